@@ -1,0 +1,1 @@
+"""limosa moves running QEMU/KVM virtual machines between hosts without stopping them."""

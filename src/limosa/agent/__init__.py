@@ -1,0 +1,1 @@
+"""The daemon: RPC, peer link, settling at start."""

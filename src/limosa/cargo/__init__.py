@@ -1,0 +1,1 @@
+"""What travels with a guest, one file per kind: disks, volumes, nics, media, nvram, consoles."""

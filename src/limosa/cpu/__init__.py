@@ -1,0 +1,1 @@
+"""CPU flags as bit strings: registry, masks, compatibility, baselines, pools."""

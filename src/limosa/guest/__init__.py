@@ -1,0 +1,1 @@
+"""What runs here: discover.py, profile.py (frozen), introspect.py (reads it), compare.py (twin check)."""

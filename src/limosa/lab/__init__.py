@@ -1,0 +1,1 @@
+"""N virtual hosts on this machine (network namespaces), guests, faults: demo, tests, benchmarks."""

@@ -1,0 +1,1 @@
+"""One QEMU's monitor."""

@@ -1,0 +1,1 @@
+"""The contract suite that any kind of cargo must pass."""
