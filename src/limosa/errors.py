@@ -1,0 +1,199 @@
+"""The whole error tree; each error says what happened, where the guest runs, and what to do.
+
+    LimosaError
+    ├── UsageError            the request itself makes no sense                       exit 2
+    ├── NotFound              no such guest, host or move                             exit 2
+    ├── Blocked               a check forbids it; nothing was changed                 exit 10
+    ├── MonitorError
+    │   ├── MonitorBusy       somebody else holds this QMP socket                     exit 10
+    │   ├── MonitorMissing    this QEMU offers no QMP socket we can reach             exit 10
+    │   ├── MonitorLost       end of stream: the QEMU went away, or its socket
+    │   ├── MonitorSilent     no answer within the time limit
+    │   └── QmpError          QEMU refused a command (class, text, command)
+    ├── LaunchError           a twin did not start; carries its stderr
+    ├── TwinDiffers           the twin is not the same machine
+    ├── PeerError             the other agent: unreachable, untrusted, or it broke off   exit 75
+    ├── MoveFailed            a move failed and was rolled back                       exit 20
+    │   └── MoveInDoubt       the source could not be confirmed running               exit 21
+    ├── MoveAborted           somebody asked for an abort                             exit 30
+    └── AgentUnreachable      no agent answers on the socket                          exit 75
+
+Exit statuses are those of design section 9.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from limosa.units import Side
+
+
+class LimosaError(Exception):
+    """What happened, where the guest runs now, what to do next.
+
+    Args:
+        what: one sentence of fact, with the names of things.
+        guest_runs: where the guest executes now; None where no guest is concerned.
+        remedy: the next command or change to make.
+        detail: QEMU's own words, or other text for the log; shown below the three lines.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = 20
+
+    def __init__(self, what: str, *, guest_runs: Side | None = None, remedy: str = "", detail: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.guest_runs = guest_runs
+        self.remedy = remedy
+        self.detail = detail
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        BY_CODE[cls.code] = cls
+
+    def to_wire(self) -> dict[str, Any]:
+        """The error as plain values, as it crosses a process boundary."""
+        return {
+            "code": self.code,
+            "what": self.what,
+            "guest_runs": self.guest_runs,
+            "remedy": self.remedy,
+            "detail": self.detail,
+        }
+
+
+BY_CODE: dict[str, type[LimosaError]] = {}
+
+
+def from_wire(told: Mapping[str, Any]) -> LimosaError:
+    """Rebuild an error that another process sent; an unknown code becomes a plain LimosaError."""
+    kind = BY_CODE.get(str(told.get("code")), LimosaError)
+    error = kind.__new__(kind)
+    runs = told.get("guest_runs")
+    LimosaError.__init__(
+        error,
+        str(told.get("what", "unknown error")),
+        guest_runs=Side(runs) if runs else None,
+        remedy=str(told.get("remedy", "")),
+        detail=str(told.get("detail", "")),
+    )
+    return error
+
+
+class UsageError(LimosaError):
+    """The request makes no sense as it stands."""
+
+    code = "usage"
+    exit_status = 2
+
+
+class NotFound(LimosaError):
+    """There is no such guest, host or move."""
+
+    code = "not-found"
+    exit_status = 2
+
+
+class Blocked(LimosaError):
+    """A check forbids it; nothing was changed."""
+
+    code = "blocked"
+    exit_status = 10
+
+
+class MonitorError(LimosaError):
+    """Something about one QEMU's monitor."""
+
+    code = "monitor"
+
+
+class MonitorBusy(MonitorError):
+    """Somebody else holds this QMP socket: QEMU serves one client and greets no second one."""
+
+    code = "monitor-busy"
+    exit_status = 10
+
+
+class MonitorMissing(MonitorError):
+    """This QEMU offers no QMP socket that an agent could use."""
+
+    code = "monitor-missing"
+    exit_status = 10
+
+
+class MonitorLost(MonitorError):
+    """The stream ended: the QEMU died, or closed its monitor."""
+
+    code = "monitor-lost"
+
+
+class MonitorSilent(MonitorError):
+    """The monitor did not answer within the time limit."""
+
+    code = "monitor-silent"
+
+
+class QmpError(MonitorError):
+    """QEMU refused a command.
+
+    Args:
+        command: the QMP command.
+        error_class: QEMU's class, such as `GenericError` or `CommandNotFound`.
+        text: QEMU's description.
+    """
+
+    code = "qmp"
+
+    def __init__(self, command: str, error_class: str, text: str) -> None:
+        super().__init__(f"QEMU refused {command}: {text}", detail=f"{error_class}: {text}")
+        self.command = command
+        self.error_class = error_class
+        self.text = text
+
+
+class LaunchError(LimosaError):
+    """A QEMU that should wait for a guest did not start, or died; `detail` is its stderr."""
+
+    code = "launch"
+
+
+class TwinDiffers(LimosaError):
+    """The machine built at the destination is not the one that runs."""
+
+    code = "twin-differs"
+    exit_status = 10
+
+
+class PeerError(LimosaError):
+    """The other agent is unreachable, not trusted, or broke off."""
+
+    code = "peer"
+    exit_status = 75
+
+
+class MoveFailed(LimosaError):
+    """A move failed and was rolled back."""
+
+    code = "move-failed"
+    exit_status = 20
+
+
+class MoveInDoubt(MoveFailed):
+    """A move failed and it could not be confirmed that the guest runs at the source."""
+
+    code = "move-in-doubt"
+    exit_status = 21
+
+
+class MoveAborted(LimosaError):
+    """A move was aborted on request and rolled back."""
+
+    code = "aborted"
+    exit_status = 30
+
+
+class AgentUnreachable(LimosaError):
+    """No agent answers on this socket."""
+
+    code = "agent-unreachable"
+    exit_status = 75
