@@ -1,0 +1,47 @@
+"""What is said about the guests and hosts an agent knows."""
+
+import msgspec
+
+
+class GuestShown(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of `limosa ls`. Memory in bytes."""
+
+    name: str
+    uuid: str | None
+    pid: int
+    host: str
+    state: str
+    """QEMU's run state, or `unknown` where no monitor answers."""
+    memory: int | None
+    vcpus: int | None
+    owner: str
+    """Who holds the other monitors, or started it: `limosa`, `libvirt`, `proxmox`, `by hand`."""
+    monitor: str | None
+    movable: str
+    """`yes`, or the first reason why not."""
+    move: str | None = None
+    """Id of the move it is in."""
+
+
+class HostShown(msgspec.Struct, frozen=True, kw_only=True):
+    """One host an agent knows. Bytes; seconds."""
+
+    name: str
+    address: str
+    migration_address: str
+    reachable: bool
+    why_not: str = ""
+    round_trip: float | None = None
+    version: str = ""
+    memory_free: int | None = None
+    cpus: int | None = None
+    qemu_versions: tuple[str, ...] = ()
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent says of itself."""
+
+    host: str
+    version: str
+    pid: int
+    protocol: int
