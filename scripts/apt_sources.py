@@ -16,7 +16,9 @@ from pathlib import Path
 
 Stanza = dict[str, str]
 
-ONE_LINE = re.compile(r"^\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+?)\s*$")
+ONE_LINE = re.compile(
+    r"^\s*deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)\s+(?P<components>.+?)\s*$"
+)
 # One-line options whose deb822 name differs in more than its capital; sources.list(5) lists them.
 OPTION_NAMES = {"arch": "Architectures", "lang": "Languages", "signed-by": "Signed-By", "trusted": "Trusted"}
 OPTION_NAMES |= {"check-valid-until": "Check-Valid-Until", "check-date": "Check-Date", "by-hash": "By-Hash"}
