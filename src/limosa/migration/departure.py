@@ -1,0 +1,285 @@
+"""The source end of a move: what it does to the guest's own QEMU."""
+
+import asyncio
+import contextlib
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from limosa.cargo.kind import HostFacts, Streams
+from limosa.errors import LimosaError, MonitorError, MonitorLost, MonitorSilent, MoveFailed, QmpError, TwinDiffers
+from limosa.guest.compare import Comparison, compare
+from limosa.guest.introspect import introspect
+from limosa.guest.profile import Profile
+from limosa.migration.credentials import USER, write_key
+from limosa.migration.ends import Destination, OfferAnswer, Started
+from limosa.migration.precopy import Precopier
+from limosa.migration.shape import shape_of
+from limosa.qmp.monitor import Monitor
+from limosa.units import MoveId, Side
+from limosa.wire.moves import MoveRequest, Progress
+
+RUNNING_STATES = frozenset({"setup", "active", "pre-switchover", "device", "cancelling", "postcopy-active"})
+"""Migration states in which a QEMU still has a migration under way (qapi/migration.json, MigrationStatus)."""
+
+PAUSED_BY_MIGRATION = frozenset({"finish-migrate", "postmigrate"})
+"""Run states that a migration leaves behind at the source."""
+
+
+@dataclass(slots=True)
+class Departure:
+    """The source end of one move; also the `Here` of cargo's deeds at the source.
+
+    It holds the guest's monitor from the first check to the end, so that nobody else drives it meanwhile.
+    """
+
+    move: MoveId
+    host: HostFacts
+    directory: Path
+    monitor: Monitor
+    pid: int
+    request: MoveRequest
+    profile: Profile
+    twin_profile: Profile
+    """The profile with the destination's host-side names."""
+    answer: OfferAnswer
+    progress: Callable[[Progress], None]
+    running: bool
+    """Whether the vCPUs run, apart from the pause of the switchover."""
+    side: Side = Side.SOURCE
+    twin: Started | None = None
+    comparison: Comparison | None = None
+    precopier: Precopier | None = None
+    _shape: Mapping[str, Any] | None = None
+    _before: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def streams(self) -> Streams:
+        """Where bulk data goes."""
+        return self.answer.streams
+
+    def tell(self, progress: Progress) -> None:
+        """Report progress of a copy."""
+        self.progress(progress)
+
+    async def make_key(self, creds: str) -> str:
+        """Make the one-time key, give it to the guest's QEMU as a client, and return it for the other end."""
+        key = secrets.token_hex(32)
+        directory = write_key(self.directory, key)
+        await self.forget_key(creds)
+        await self.monitor.execute(
+            "object-add",
+            {"qom-type": "tls-creds-psk", "id": creds, "dir": str(directory), "endpoint": "client", "username": USER},
+        )
+        return key
+
+    async def forget_key(self, creds: str) -> None:
+        """Remove the credentials from the guest's QEMU."""
+        with contextlib.suppress(QmpError):  # there are none
+            await self.monitor.execute("object-del", {"id": creds})
+
+    async def start_twin(self, destination: Destination) -> Mapping[str, Any]:
+        """Have the twin started, and keep what it looks like."""
+        self.twin = await destination.start(self.twin_profile)
+        return {"pid": self.twin.pid}
+
+    def compare_twin(self) -> Mapping[str, Any]:
+        """Hold the twin against the guest.
+
+        Raises:
+            TwinDiffers: a guest-visible property differs.
+        """
+        if self.twin is None:
+            raise TwinDiffers("there is no twin to compare", guest_runs=Side.SOURCE)
+        self.comparison = compare(self.profile, self.twin.profile)
+        if different := self.comparison.guest_visible:
+            raise TwinDiffers(
+                f"the twin of {self.profile.name} is not the same machine: {different[0]}"
+                + (f" and {len(different) - 1} more" if len(different) > 1 else ""),
+                guest_runs=Side.SOURCE,
+                remedy="report this with `limosa show --json`; no byte was moved",
+                detail="\n".join(str(d) for d in different),
+            )
+        return {"compared": self.comparison.compared}
+
+    async def check_shape(self) -> Mapping[str, Any]:
+        """The guest is still what was planned.
+
+        From `migrate` on QEMU refuses device_add by itself (docs/qemu-notes.md); until then this is the check.
+
+        Raises:
+            MoveFailed: something was plugged, unplugged, resized or ejected since the plan was made.
+        """
+        now = await introspect(self.monitor, pid=self.pid)
+        comparison = compare(self.profile, now)
+        if changed := comparison.guest_visible:
+            raise MoveFailed(
+                f"{self.profile.name} changed during the move: {changed[0]}",
+                guest_runs=Side.SOURCE,
+                remedy="start the move again: it will carry the guest as it is now",
+                detail="\n".join(str(d) for d in changed),
+            )
+        self._shape = await shape_of(self.monitor)
+        self.running = now.status == "running"
+        return {"compared": comparison.compared}
+
+    async def precopy(self, uri: str, channels: int) -> Mapping[str, Any]:
+        """Copy RAM until the guest is paused at pre-switchover."""
+        self.precopier = Precopier(self.monitor, self.profile, self.request, self.tell)
+        self._before = await self.precopier.prepare(channels, self.streams.tls_creds)
+        facts = await self.precopier.run(uri)
+        self.running = self.running and not self.precopier.paused_by_user
+        if self._shape is not None and (now := await shape_of(self.monitor)) != self._shape:
+            raise MoveFailed(
+                f"{self.profile.name} changed during the move: {_first_change(self._shape, now)}",
+                guest_runs=Side.SOURCE,
+                remedy="start the move again: it will carry the guest as it is now",
+            )
+        return facts
+
+    async def hand_over(self, destination: Destination) -> Mapping[str, Any]:
+        """Send the last RAM and the devices; success is `completed` on both sides, nothing less.
+
+        Raises:
+            MoveFailed: one side did not complete; the source's QEMU then resumes (return-path).
+        """
+        mark = self.monitor.events.position
+        arrival = asyncio.ensure_future(destination.arrived())
+        try:
+            await self.monitor.execute("migrate-continue", {"state": "pre-switchover"})
+            event = await self.monitor.events.wait(
+                lambda e: e.name == "MIGRATION" and e.data["status"] in {"completed", "failed", "cancelled"},
+                since=mark,
+                timeout=self._hand_over_seconds(),
+            )
+            if event.data["status"] != "completed":
+                raise await self._failed(arrival)
+            await asyncio.wait_for(arrival, timeout=self._hand_over_seconds())
+        except TimeoutError as late:
+            raise MoveFailed(
+                "the destination did not say within the time limit that it has everything",
+                guest_runs=Side.SOURCE,
+                remedy="look at the destination's load, then try again",
+            ) from late
+        finally:
+            arrival.cancel()
+        return {}
+
+    async def resume_there(self, destination: Destination, *, cont: bool) -> Mapping[str, Any]:
+        """Let the guest run at the destination; the pause ends when its answer arrives."""
+        told = await destination.resume(cont=cont and self.running)
+        now = asyncio.get_running_loop().time()
+        stopped = self.precopier.stopped_at if self.precopier else None
+        blackout = {} if stopped is None else {"blackout_ms": 1000 * (now - stopped)}
+        return {**told, **blackout}
+
+    async def quit(self) -> None:
+        """The source QEMU quits; it has handed everything over."""
+        if self.precopier:
+            await self.precopier.read_final()
+        with contextlib.suppress(MonitorLost):
+            await self.monitor.execute("quit")
+            await asyncio.wait_for(self.monitor.gone(), timeout=30)
+
+    def put_away(self) -> None:
+        """Remove this move's own directory."""
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    async def call_back(self, destination: Destination) -> None:
+        """Undo pre-copy and hand-over: cancel, and see to it that the guest is in the state it was in.
+
+        Raises:
+            MonitorError: the guest's QEMU does not answer, or does not get back to its state.
+        """
+        if self.monitor.lost:
+            return  # whatever ended this QEMU, there is nothing to call back
+        await self._cancel_migration()
+        status = (await self.monitor.execute("query-status"))["status"]
+        if status == "postmigrate":
+            # The source completed but the destination never took over: its twin goes first, and then the
+            # source may run (docs/qemu-notes.md: `cont` works there, disks are activated again).
+            await destination.stop_twin()
+        if self.running and status in PAUSED_BY_MIGRATION | {"paused"}:
+            await self.monitor.execute("cont")
+        await self._restore_settings()
+
+    async def is_back(self) -> bool:
+        """Whether the guest is here, in the state it was in."""
+        try:
+            status = (await self.monitor.execute("query-status", timeout=10))["status"]
+        except MonitorError:
+            return False
+        return bool(status == "running") if self.running else status not in PAUSED_BY_MIGRATION
+
+    async def alarm(self) -> LimosaError:
+        """Return, with the trouble, as soon as the guest's QEMU dies or the guest powers itself off."""
+        since = self.monitor.events.position
+        try:
+            await self.monitor.events.wait("SHUTDOWN", since=since)
+        except MonitorLost as lost:
+            off = any(e.name == "SHUTDOWN" for e in self.monitor.events.since(since))
+            return _powered_off(self.profile.name, gone=True) if off else lost
+        return _powered_off(self.profile.name, gone=self.monitor.lost)
+
+    def _hand_over_seconds(self) -> float:
+        # The remainder at pre-switchover fits the downtime limit; devices and a busy host may take far longer.
+        return 30.0 + self.profile.memory.size / 2**30
+
+    async def _failed(self, arrival: "asyncio.Future[None]") -> MoveFailed:
+        info = await self.monitor.execute("query-migrate")
+        there = ""
+        done, _ = await asyncio.wait({arrival}, timeout=2)
+        if done and (error := arrival.exception()) is not None:
+            there = f"destination: {getattr(error, 'detail', '') or error}"
+        return MoveFailed(
+            f"QEMU could not hand {self.profile.name} over: {info.get('error-desc', info.get('status'))}",
+            guest_runs=Side.SOURCE,
+            remedy="nothing is lost: mend what QEMU names and start again",
+            detail=there,
+        )
+
+    async def _cancel_migration(self) -> None:
+        mark = self.monitor.events.position
+        try:
+            info = await self.monitor.execute("query-migrate", timeout=5)
+            if info.get("status") not in RUNNING_STATES:
+                return
+            await self.monitor.execute("migrate_cancel", timeout=5)
+            await self._settled(mark)
+        except MonitorSilent:
+            # The main loop waits for a dead connection: out-of-band yank is the way out (docs/qemu-notes.md).
+            await self.monitor.yank([{"type": "migration"}])
+            await self._settled(mark)
+
+    async def _settled(self, mark: int) -> None:
+        await self.monitor.events.wait(
+            lambda e: e.name == "MIGRATION" and e.data["status"] in {"cancelled", "failed", "completed"},
+            since=mark,
+            timeout=30,
+        )
+
+    async def _restore_settings(self) -> None:
+        """Leave QEMU's migration settings as they were: its owner may migrate it by other means."""
+        if not self._before:
+            return
+        await self.monitor.execute("migrate-set-capabilities", {"capabilities": self._before["capabilities"]})
+        await self.monitor.execute("migrate-set-parameters", self._before["parameters"])
+        self._before = {}
+
+
+def _powered_off(name: str, *, gone: bool) -> MoveFailed:
+    return MoveFailed(
+        f"{name} powered itself off during the move" + (", and its QEMU exited" if gone else ""),
+        guest_runs=Side.SOURCE,
+        remedy="start it again where it was: its disks there are whole",
+    )
+
+
+def _first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            return f"{key} was {before.get(key)}, is {now.get(key)}"
+    return "something"

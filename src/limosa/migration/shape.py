@@ -1,0 +1,38 @@
+"""The guest's shape in a few queries: cheap enough to be read while the guest is paused."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from limosa.errors import QmpError
+from limosa.qmp.monitor import Monitor
+
+
+async def shape_of(monitor: Monitor) -> Mapping[str, Any]:
+    """Media, disk sizes, plugged devices and memory as they are now.
+
+    Returns:
+        Name of a thing -> what it is like; two readings of an unchanged guest are equal.
+
+    Raises:
+        MonitorError: QEMU did not answer.
+    """
+    blocks, plugged, memory = await monitor.execute_many(
+        [
+            ("query-block", None),
+            ("qom-list", {"path": "/machine/peripheral"}),
+            ("query-memory-size-summary", None),
+        ]
+    )
+    for answer in (blocks, plugged, memory):
+        if isinstance(answer, QmpError):
+            raise answer
+    shape: dict[str, Any] = {"plugged memory": memory.get("plugged-memory", 0)}
+    for device in plugged:
+        shape[f"device {device['name']}"] = device["type"]
+    for block in blocks:
+        name = block.get("qdev") or block["device"]
+        inserted = block.get("inserted")
+        size = inserted["image"]["virtual-size"] if inserted else None
+        file = inserted["file"] if inserted else None
+        shape[f"medium of {name}"] = (file, size, block.get("tray_open"))
+    return shape
