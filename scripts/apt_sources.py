@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Print a package source for some suites, taken from the machine's own sources.
 
-`scripts/setup` unpacks a newer QEMU and a kernel without installing them, through an apt configuration of its own. Which
-mirror, key and proxy to use is the machine's business: this finds the entry that serves the running release and prints the
-same entry for the suites asked for. Only the standard library, because it runs before there is an environment.
+`scripts/setup` unpacks a newer QEMU and a kernel without installing them, through an apt configuration of its own.
+Which mirror, key and proxy to use is the machine's business: this finds the entry that serves the running release and
+prints the same entry for the suites asked for. Only the standard library: it runs before there is an environment.
 
 Source: sources.list(5), both the one-line and the deb822 form.
 """
@@ -87,9 +87,9 @@ def main(arguments: list[str]) -> int:
     """`apt_sources.py ETC CODENAME SUITE…`: print the source, or say why not and return 1."""
     etc, codename, *suites = arguments
     try:
-        print(derive(read_machine(Path(etc)), codename, suites), end="")  # noqa: T201 -- its output is its purpose
+        print(derive(read_machine(Path(etc)), codename, suites), end="")
     except LookupError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return 1
     return 0
 
