@@ -39,19 +39,17 @@ def agent_options(command: F) -> F:
         click.option(
             "--socket",
             metavar="PATH",
-            envvar="LIMOSA_SOCKET",
             expose_value=False,
             callback=_keep("socket"),
-            help="The agent's unix socket, where it is not in its usual place.",
+            help="The agent's unix socket, where it is not in its usual place. [$LIMOSA_SOCKET]",
         ),
         click.option(
             "-H",
             "--host",
             metavar="URL",
-            envvar="LIMOSA_HOST",
             expose_value=False,
             callback=_keep("host"),
-            help="Agent to talk to: ssh://root@host, or unix:///path. Default: this host's.",
+            help="Agent to talk to: ssh://root@host, or unix:///path. Default: this host's. [$LIMOSA_HOST]",
         ),
     ):
         command = option(command)

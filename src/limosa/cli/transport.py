@@ -150,11 +150,13 @@ def default_socket() -> str:
 
 
 def way_to(url: str | None, socket_path: str | None) -> Way:
-    """The way that `-H URL` and `--socket PATH` name.
+    """The way that `-H URL` and `--socket PATH` name; $LIMOSA_HOST serves where neither is given.
 
     Raises:
         UsageError: the URL is of no kind that limosa knows.
     """
+    if url is None and socket_path is None:
+        url = os.environ.get("LIMOSA_HOST") or None
     if url is None:
         return Unix(socket_path or default_socket())
     parts = urlsplit(url)

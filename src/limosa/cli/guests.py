@@ -1,0 +1,72 @@
+"""`limosa ls` and `limosa show`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from limosa.cli.options import client_command, example
+from limosa.cli.table import table
+from limosa.units import format_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from limosa.cli.client import AgentClient
+    from limosa.wire.guests import GuestShown
+
+
+@click.command(epilog=example("limosa ls", "limosa -H ssh://root@host-b ls --json"))
+@client_command
+def ls(agent: AgentClient, as_json: bool) -> None:
+    """List the guests of a host, whoever started them.
+
+    MOVABLE is yes, or the first reason why not; `limosa plan` gives all of them.
+    """
+    told = agent.ask("GET", "/v1/guests")
+    if as_json:
+        click.echo(told)
+        return
+    from limosa.cli.client import decoded
+    from limosa.wire.guests import GuestShown
+
+    click.echo(guest_table(decoded(told, tuple[GuestShown, ...])))
+
+
+def guest_table(guests: Iterable[GuestShown]) -> str:
+    """What `limosa ls` prints."""
+    rows = [
+        (
+            guest.name,
+            f"moving ({guest.move})" if guest.move else guest.state,
+            str(guest.pid),
+            "-" if guest.vcpus is None else str(guest.vcpus),
+            "-" if guest.memory is None else format_size(guest.memory),
+            (guest.uuid or "-")[:8],
+            guest.movable,
+            guest.owner,
+        )
+        for guest in sorted(guests, key=lambda guest: (guest.name, guest.pid))
+    ]
+    heads = ("NAME", "STATE", "PID", "VCPUS", "MEMORY", "UUID", "MOVABLE", "OWNER")
+    return table(heads, rows, right=("PID", "VCPUS", "MEMORY"))
+
+
+@click.command(epilog=example("limosa show web1", "limosa show web1 --json | jq .devices"))
+@click.argument("guest")
+@client_command
+def show(agent: AgentClient, guest: str, as_json: bool) -> None:
+    """Show a guest's profile: all that a move carries, and what could not be told.
+
+    GUEST is a name, a uuid or a pid, as `limosa ls` shows them.
+    """
+    told = agent.profile(guest)
+    if as_json:
+        click.echo(told)
+        return
+    from limosa.cli.client import decoded
+    from limosa.cli.profile_page import profile_page
+    from limosa.guest.profile import Profile
+
+    click.echo(profile_page(decoded(told, Profile)))

@@ -1,0 +1,38 @@
+"""`limosa plan`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from limosa.cli.asked import move_options, request_of
+from limosa.cli.options import client_command, example
+
+if TYPE_CHECKING:
+    from limosa.cli.client import AgentClient
+    from limosa.wire.moves import MoveRequest
+
+BLOCKED = 10
+
+
+@click.command(epilog=example("limosa plan web1 --to host-b", "limosa plan web1 --to host-b --map br0=br-lan"))
+@move_options
+@client_command
+def plan(agent: AgentClient, as_json: bool, **asked: Any) -> int:
+    """Check and rehearse a move with the real twin; change nothing.
+
+    Exit status 10 says that the move is blocked.
+    """
+    return show_plan(agent, request_of(asked), as_json)
+
+
+def show_plan(agent: AgentClient, request: MoveRequest, as_json: bool) -> int:
+    """Print the plan; the exit status it gives."""
+    import msgspec
+
+    from limosa.cli.report import plan_page
+
+    planned = agent.plan(request)
+    click.echo(msgspec.json.encode(planned) if as_json else plan_page(planned, request.allow))
+    return 0 if planned.possible else BLOCKED
