@@ -14,6 +14,7 @@
     ├── TwinDiffers           the twin is not the same machine
     ├── PeerError             the other agent: unreachable, untrusted, or it broke off   exit 75
     ├── MoveFailed            a move failed and was rolled back                       exit 20
+    │   ├── GuestPoweredOff   the guest switched itself off during a move             exit 20
     │   └── MoveInDoubt       the source could not be confirmed running               exit 21
     ├── MoveAborted           somebody asked for an abort                             exit 30
     └── AgentUnreachable      no agent answers on the socket                          exit 75
@@ -176,6 +177,12 @@ class MoveFailed(LimosaError):
 
     code = "move-failed"
     exit_status = 20
+
+
+class GuestPoweredOff(MoveFailed):
+    """The guest switched itself off during a move; it runs nowhere, and its disks are where they were."""
+
+    code = "guest-powered-off"
 
 
 class MoveInDoubt(MoveFailed):

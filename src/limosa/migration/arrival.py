@@ -16,10 +16,8 @@ from limosa.guest.introspect import introspect
 from limosa.migration.credentials import USER, write_key
 from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, ResumeAsk, StartAsk, Started, StepAsk, Told
 from limosa.qmp.monitor import Monitor
-from limosa.units import MoveId, Side
+from limosa.units import HostName, MoveId, Side
 from limosa.wire.moves import Progress
-
-NBD_PORT_FREE = "limosa"
 
 
 @dataclass(slots=True)
@@ -27,6 +25,7 @@ class Arrival:
     """One guest on its way to this host; also the `Here` of cargo's deeds at the destination."""
 
     host: HostFacts
+    source: HostName
     ask: ReserveAsk
     directory: Path
     kinds: Mapping[str, Kind]
@@ -34,6 +33,7 @@ class Arrival:
     side: Side = Side.DESTINATION
     committed: bool = False
     _twin: Twin | None = None
+    _started: asyncio.Event = field(default_factory=asyncio.Event)
     _made: list[CargoStep] = field(default_factory=list)
     _clearing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -75,6 +75,7 @@ class Arrival:
         self._twin = await launch(
             self.ask.binary, line, directory=Path(self.ask.monitor).parent, monitor=self.ask.monitor
         )
+        self._started.set()
         profile = await introspect(self._twin.monitor, pid=self._twin.pid)
         return Started(pid=self._twin.pid, profile=profile, argv=line)
 
@@ -160,9 +161,8 @@ class Arrival:
             LaunchError: the twin died.
         """
         try:
-            while self._twin is None:
-                await asyncio.sleep(0.1)  # there is no event for "not started yet"; the caller starts it soon
-            await self._twin.monitor.gone()
+            await self._started.wait()
+            await self.monitor.gone()
             raise self._died()
         except asyncio.CancelledError:
             if not self.committed:

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from limosa.cargo.kind import HostFacts, Streams
-from limosa.errors import LimosaError, MonitorError, MonitorLost, MonitorSilent, MoveFailed, QmpError, TwinDiffers
+from limosa.errors import (
+    GuestPoweredOff,
+    LimosaError,
+    MonitorError,
+    MonitorLost,
+    MonitorSilent,
+    MoveFailed,
+    QmpError,
+    TwinDiffers,
+)
 from limosa.guest.compare import Comparison, compare
 from limosa.guest.introspect import introspect
 from limosa.guest.profile import Profile
@@ -270,10 +279,9 @@ class Departure:
         self._before = {}
 
 
-def _powered_off(name: str, *, gone: bool) -> MoveFailed:
-    return MoveFailed(
+def _powered_off(name: str, *, gone: bool) -> GuestPoweredOff:
+    return GuestPoweredOff(
         f"{name} powered itself off during the move" + (", and its QEMU exited" if gone else ""),
-        guest_runs=Side.SOURCE,
         remedy="start it again where it was: its disks there are whole",
     )
 

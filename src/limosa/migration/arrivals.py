@@ -1,0 +1,213 @@
+"""Every move that comes to this host: checks, promises, and the calls that sources make."""
+
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from limosa.cargo.kind import HostFacts, Kind, Streams
+from limosa.destination.binaries import choose, look_at
+from limosa.errors import Blocked, LimosaError, MoveFailed
+from limosa.guest.discover import find_guests
+from limosa.guest.profile import FoundGuest, Profile
+from limosa.migration.arrival import Arrival
+from limosa.migration.credentials import CREDS
+from limosa.migration.ends import (
+    KeyAsk,
+    ListenAsk,
+    MoveAsk,
+    OfferAnswer,
+    OfferAsk,
+    ReserveAsk,
+    ResumeAsk,
+    StartAsk,
+    StepAsk,
+    Told,
+)
+from limosa.units import HostName, MoveId, Side, format_size
+from limosa.wire.findings import Finding, Severity
+from limosa.wire.rpc import Handler
+
+HEADROOM = 64 * 1024**2
+"""Bytes that a QEMU process needs beside its guest's RAM."""
+
+
+class Arrivals:
+    """The destination side of an agent."""
+
+    def __init__(
+        self, host: HostFacts, kinds: Mapping[str, Kind], *, qemu_binaries: Sequence[str], ports: range
+    ) -> None:
+        self._host = host
+        self._kinds = kinds
+        self._binaries = qemu_binaries
+        self._ports = ports
+        self._open: dict[MoveId, Arrival] = {}
+
+    def handlers(self) -> dict[str, Handler]:
+        """What sources may call, for the peer link."""
+        return {
+            "move.offer": (OfferAsk, self._offer),
+            "move.reserve": (ReserveAsk, self._reserve),
+            "move.key": (KeyAsk, self._on(Arrival.keep_key)),
+            "move.start": (StartAsk, self._on(Arrival.start)),
+            "move.listen": (ListenAsk, self._on(Arrival.listen)),
+            "move.make": (StepAsk, self._on(Arrival.make)),
+            "move.unmake": (StepAsk, self._unmake),
+            "move.stop-twin": (MoveAsk, self._stop_twin),
+            "move.arrived": (MoveAsk, self._bare(Arrival.arrived)),
+            "move.take-over": (MoveAsk, self._bare(Arrival.take_over)),
+            "move.resume": (ResumeAsk, self._on(Arrival.resume)),
+            "move.attend": (MoveAsk, self._bare(Arrival.attend)),
+            "move.close": (MoveAsk, self._close),
+        }
+
+    async def close(self) -> None:
+        """The agent stops: whatever has not been taken over is removed."""
+        for arrival in tuple(self._open.values()):
+            if not arrival.committed:
+                await arrival.clear()
+
+    async def _offer(self, ask: OfferAsk, peer: HostName) -> OfferAnswer:
+        profile = ask.profile
+        surveys = {survey.kind: survey for survey in ask.surveys}
+        offers = [
+            await kind.offer(profile, surveys[kind.name], self._host, ask.request, ask.move)
+            for kind in self._kinds.values()
+            if kind.name in surveys
+        ]
+        able = [b for path in self._binaries if (b := await look_at(path)) is not None]
+        binary = choose(able, machine=profile.machine.type, version=profile.qemu.version)
+        return OfferAnswer(
+            host=self._host,
+            binary=binary.path,
+            version=binary.version,
+            offers=tuple(offers),
+            streams=self._streams(plaintext=ask.request.insecure_plaintext),
+            monitor=f"{self._host.run_dir}/guests/{profile.uuid}/{ask.move}.qmp",
+            findings=(
+                *_misnamed(ask.source, peer),
+                *self._room(profile.memory.size),
+                *_already_here(profile, find_guests()),
+            ),
+        )
+
+    async def _reserve(self, ask: ReserveAsk, peer: HostName) -> None:
+        if short := self._room(ask.memory):
+            raise Blocked(short[0].what, guest_runs=Side.SOURCE, remedy=short[0].remedy)
+        if ask.move in self._open:
+            raise MoveFailed(f"{self._host.name} has a move {ask.move} already", guest_runs=Side.SOURCE)
+        directory = Path(self._host.run_dir) / "moves" / f"{ask.move}-in"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open[ask.move] = Arrival(self._host, peer, ask, directory, self._kinds, self._forget)
+
+    async def _unmake(self, ask: StepAsk, peer: HostName) -> None:
+        if ask.move in self._open:
+            await self._arrival(ask.move, peer).unmake(ask)
+
+    async def _stop_twin(self, ask: MoveAsk, peer: HostName) -> None:
+        if ask.move in self._open:
+            await self._arrival(ask.move, peer).stop_twin()
+
+    async def _close(self, ask: MoveAsk, peer: HostName) -> Told:
+        return await self._arrival(ask.move, peer).close() if ask.move in self._open else Told()
+
+    def _forget(self, move: MoveId) -> None:
+        self._open.pop(move, None)
+
+    def _arrival(self, move: MoveId, peer: HostName) -> Arrival:
+        found = self._open.get(move)
+        if found is None or found.source != peer:
+            raise MoveFailed(f"{self._host.name} knows of no move {move} from {peer}", guest_runs=Side.SOURCE)
+        return found
+
+    def _on(self, deed: Callable[[Arrival, Any], Awaitable[Any]]) -> Callable[[Any, HostName], Awaitable[Any]]:
+        async def answer(ask: Any, peer: HostName) -> Any:
+            return await deed(self._arrival(ask.move, peer), ask)
+
+        return answer
+
+    def _bare(self, deed: Callable[[Arrival], Awaitable[None]]) -> Callable[[MoveAsk, HostName], Awaitable[None]]:
+        async def answer(ask: MoveAsk, peer: HostName) -> None:
+            await deed(self._arrival(ask.move, peer))
+
+        return answer
+
+    def _room(self, memory: int) -> tuple[Finding, ...]:
+        free = _available_memory() - sum(a.ask.memory for a in self._open.values() if not a.committed)
+        if memory + HEADROOM <= free:
+            return ()
+        return (
+            Finding(
+                severity=Severity.BLOCKS,
+                kind="memory",
+                what=f"{self._host.name} has {format_size(free)} of memory free, the guest needs {format_size(memory)}",
+                remedy="choose a host with more memory, or move another guest away first",
+                side=Side.DESTINATION,
+            ),
+        )
+
+    def _streams(self, *, plaintext: bool) -> Streams:
+        taken = {p for a in self._open.values() for p in (a.streams.nbd_port, a.streams.migration_port)}
+        free = (port for port in self._ports if port not in taken and _port_free(self._host.migration_address, port))
+        try:
+            nbd, migration = next(free), next(free)
+        except StopIteration:
+            raise Blocked(
+                f"{self._host.name} has no two free ports between {self._ports.start} and {self._ports.stop - 1}",
+                guest_runs=Side.SOURCE,
+                remedy="wait for other moves to end, or widen `ports` in its agent.toml",
+            ) from None
+        return Streams(
+            address=self._host.migration_address,
+            nbd_port=nbd,
+            migration_port=migration,
+            tls_creds=None if plaintext else CREDS,
+        )
+
+
+def _misnamed(source: HostFacts, peer: HostName) -> tuple[Finding, ...]:
+    if source.name == peer:
+        return ()
+    return (
+        Finding(
+            severity=Severity.BLOCKS,
+            kind="limosa",
+            what=f"the source calls itself {source.name}, but its certificate says {peer}",
+            remedy="correct `host` in the source's agent.toml, or issue it a certificate of that name",
+            side=Side.SOURCE,
+        ),
+    )
+
+
+def _already_here(profile: Profile, guests: Sequence[FoundGuest]) -> tuple[Finding, ...]:
+    return tuple(
+        Finding(
+            severity=Severity.BLOCKS,
+            kind="limosa",
+            what=f"a QEMU with the UUID of {profile.name} is here already: {guest.name}, pid {guest.pid}",
+            remedy="find out which one is the guest; `limosa ls` on both hosts shows them",
+            side=Side.DESTINATION,
+        )
+        for guest in guests
+        if guest.uuid == profile.uuid
+    )
+
+
+def _available_memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    raise LimosaError("/proc/meminfo has no MemAvailable", remedy="limosa needs Linux 3.14 or newer")
+
+
+def _port_free(address: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,137 @@
+"""All moves of one agent: those that leave this host, and those that come to it."""
+
+import asyncio
+import os
+import secrets
+from collections.abc import AsyncIterator, Sequence
+
+from limosa.cargo.kind import HostFacts, kinds
+from limosa.errors import Blocked, NotFound, UsageError
+from limosa.guest.attach import pick
+from limosa.guest.discover import find_guests
+from limosa.guest.profile import FoundGuest
+from limosa.migration.arrivals import Arrivals
+from limosa.migration.move import Link, Move
+from limosa.units import MoveId, Side
+from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
+from limosa.wire.rpc import Handler
+
+KEPT = 200
+"""Reports of ended moves that are kept in memory."""
+
+
+class Moves:
+    """What an agent can do with guests.
+
+    Args:
+        host: this host.
+        link: gives the peer link to a host by its name.
+        qemu_binaries: programs that may run arriving guests.
+        ports: TCP ports for bulk data of arriving guests, two for each.
+    """
+
+    def __init__(self, host: HostFacts, *, link: Link, qemu_binaries: Sequence[str], ports: range) -> None:
+        self._host = host
+        self._link = link
+        self._kinds = kinds()
+        self._arrivals = Arrivals(host, self._kinds, qemu_binaries=qemu_binaries, ports=ports)
+        self._moves: dict[MoveId, Move] = {}
+
+    def handlers(self) -> dict[str, Handler]:
+        """The destination end, for the peer link."""
+        return self._arrivals.handlers()
+
+    async def plan(self, request: MoveRequest) -> PlanShown:
+        """Check and rehearse a move; nothing is left changed.
+
+        Raises:
+            LimosaError: the checks could not be made.
+        """
+        return await self._new(request).plan(self._link, self._kinds)
+
+    async def start(self, request: MoveRequest) -> MoveStatus:
+        """Begin a move; it goes on by itself.
+
+        Raises:
+            NotFound: no such guest.
+            Blocked: it is in a move already.
+        """
+        move = self._new(request)
+        self._moves[move.id] = move
+        move.start(self._link, self._kinds)
+        self._forget_old()
+        return move.status()
+
+    def get(self, move: str) -> MoveStatus:
+        """Status, or final report.
+
+        Raises:
+            NotFound: no such move.
+        """
+        return self._find(move).status()
+
+    def all(self) -> tuple[MoveStatus, ...]:
+        """Every move that is remembered, oldest first."""
+        return tuple(move.status() for move in self._moves.values())
+
+    def watch(self, move: str) -> AsyncIterator[MoveStatus]:
+        """Status at every change, up to and including the final one."""
+        return self._find(move).watch()
+
+    async def abort(self, move: str) -> MoveStatus:
+        """End a move before its commit, and wait until it is rolled back."""
+        found = self._find(move)
+        await found.abort()
+        return found.status()
+
+    async def set_speed(self, move: str, rate: float | None) -> MoveStatus:
+        """Cap a move at `rate` bytes per second from now on; None or 0 lifts the cap."""
+        found = self._find(move)
+        await found.set_bandwidth(rate or None)
+        return found.status()
+
+    def in_move(self, pid: int) -> MoveStatus | None:
+        """The move that a guest's process is in, if any."""
+        return next((m.status() for m in self._moves.values() if m.guest.pid == pid and not m.state.over), None)
+
+    async def close(self) -> None:
+        """Roll back what has not committed, at both ends."""
+        running = [m for m in self._moves.values() if not m.state.over]
+        await asyncio.gather(*(self._leave(move) for move in running))
+        await self._arrivals.close()
+
+    async def _leave(self, move: Move) -> None:
+        if move.committed:
+            await move.ended()
+        else:
+            await move.abort()
+
+    def _new(self, request: MoveRequest) -> Move:
+        if request.to == self._host.name:
+            raise UsageError(
+                f"{request.guest} is on {request.to} already", remedy="name another host; see `limosa hosts`"
+            )
+        guest = pick(find_guests(), request.guest)
+        self._refuse_second(guest)
+        return Move(MoveId(f"m{secrets.token_hex(4)}"), request, guest, self._host, os.cpu_count() or 1)
+
+    def _refuse_second(self, guest: FoundGuest) -> None:
+        if (other := self.in_move(guest.pid)) is not None:
+            raise Blocked(
+                f"{guest.name} is in a move to {other.destination} already: {other.id}",
+                guest_runs=Side.SOURCE,
+                remedy=f"limosa watch {other.id}, or limosa abort {other.id}",
+            )
+
+    def _find(self, move: str) -> Move:
+        if (found := self._moves.get(MoveId(move))) is not None:
+            return found
+        for candidate in reversed(self._moves.values()):
+            if candidate.guest.name == move:
+                return candidate
+        raise NotFound(f"there is no move {move} here", remedy="`limosa watch` lists the moves of this host")
+
+    def _forget_old(self) -> None:
+        over = [i for i, m in self._moves.items() if m.state.over]
+        for old in over[: max(0, len(over) - KEPT)]:
+            del self._moves[old]
