@@ -95,6 +95,11 @@ class PeerLink:
         """True when the link is over."""
         return self._lost.is_set()
 
+    @property
+    def reason(self) -> str:
+        """Why it is over; empty while it is not."""
+        return self._reason
+
     async def call(
         self, method: str, params: msgspec.Struct | None, result: type[T], *, timeout: float | None = None
     ) -> T:

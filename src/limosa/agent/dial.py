@@ -1,0 +1,128 @@
+"""Calling other agents: one link for each host, opened when it is first needed."""
+
+import asyncio
+import ssl
+from collections import defaultdict
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+import structlog
+
+from limosa.agent import pki_check, trust
+from limosa.agent.config import Config, Endpoint
+from limosa.agent.hosts import Hosts
+from limosa.agent.link import PeerLink
+from limosa.agent.websocket import ClientChannel
+from limosa.errors import PeerError, UsageError
+from limosa.units import HostName
+from limosa.wire.findings import Finding
+from limosa.wire.rpc import LARGEST_MESSAGE, PROTOCOL
+
+DIAL_LIMIT = 5.0
+"""Seconds for TCP, TLS and the upgrade together."""
+
+PEER_PATH = f"/v{PROTOCOL}/peer"
+
+_log = structlog.get_logger()
+
+
+class Peers:
+    """Links to other hosts. Use it in one event loop, and close it."""
+
+    def __init__(self, config: Config, hosts: Hosts) -> None:
+        self._config = config
+        self._hosts = hosts
+        self._links: dict[HostName, PeerLink] = {}
+        self._locks: dict[HostName, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._session: aiohttp.ClientSession | None = None
+        self.clocks: dict[HostName, tuple[Finding, ...]] = {}
+        """What was found about each peer's clock when it was last dialled."""
+
+    async def link(self, host: HostName) -> PeerLink:
+        """The link to a host, opened or used again.
+
+        Raises:
+            NotFound: the host is not in `hosts.toml`; names those that are.
+            UsageError: it is this host.
+            PeerError: it is unreachable, or one does not trust the other.
+        """
+        if host == self._config.host:
+            raise UsageError(f"{host} is this host", remedy="choose another one: limosa hosts")
+        entry = self._hosts.find(host)
+        async with self._locks[host]:
+            link = self._links.get(host)
+            if link is None or link.lost:
+                link = self._links[host] = await self._dial(host, entry.endpoint)
+            return link
+
+    async def close(self) -> None:
+        """End every link."""
+        await asyncio.gather(*(link.close("this agent stops") for link in self._links.values()))
+        if self._session:
+            await self._session.close()
+
+    async def _dial(self, host: HostName, endpoint: Endpoint) -> PeerLink:
+        remedy = f"see whether limosa-agent runs on {host} and port {endpoint.port} is open between the hosts"
+        try:
+            async with asyncio.timeout(DIAL_LIMIT):
+                socket = await self._upgrade(host, endpoint)
+        except TimeoutError as error:
+            raise PeerError(f"{host} ({endpoint}) does not answer within {DIAL_LIMIT:g} s", remedy=remedy) from error
+        except aiohttp.WSServerHandshakeError as error:
+            raise self._refused(host, endpoint, error) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(host, endpoint, error, remedy) from error
+        certified = trust.certified_name(socket.get_extra_info("ssl_object"))
+        if certified != host:
+            await socket.close()
+            raise PeerError(f"{endpoint} should be {host}, but its certificate is for {certified}", remedy=_CHECK)
+        _log.info("linked to peer", peer=host, address=str(endpoint))
+        return PeerLink(host, ClientChannel(socket), {}, silence=self._config.silence)
+
+    async def _upgrade(self, host: HostName, endpoint: Endpoint) -> "aiohttp.ClientWebSocketResponse[bool]":
+        if self._session is None:
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+        socket = await self._session.ws_connect(
+            f"https://{endpoint}{PEER_PATH}",
+            ssl=trust.client_context(self._config.pki_dir),  # read anew, so that a renewed certificate is used
+            server_hostname=host,
+            max_msg_size=LARGEST_MESSAGE,
+            timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
+        )
+        self._note_clock(host, socket)
+        return socket
+
+    def _note_clock(self, host: HostName, socket: "aiohttp.ClientWebSocketResponse[bool]") -> None:
+        date = socket._response.headers.get("Date")  # noqa: SLF001  (aiohttp offers no public way to the upgrade's headers)
+        if date:
+            self.clocks[host] = pki_check.clock(datetime.now(UTC), parsedate_to_datetime(date), host)
+
+    def _refused(self, host: HostName, endpoint: Endpoint, error: aiohttp.WSServerHandshakeError) -> PeerError:
+        if error.status == 403:
+            what = f"{host} ({endpoint}) does not know host {self._config.host}"
+            return PeerError(what, remedy=f"list {self._config.host} in hosts.toml on {host}")
+        if error.status == 404:
+            what = f"{host} ({endpoint}) speaks another version of the peer protocol than {PROTOCOL}"
+            return PeerError(what, remedy="run the same version of limosa on both hosts")
+        return PeerError(f"{host} ({endpoint}) refused the link: {error.status} {error.message}", remedy=_CHECK)
+
+
+_CHECK = "limosa pki check, on both hosts"
+
+
+def _unreachable(host: HostName, endpoint: Endpoint, error: Exception, remedy: str) -> PeerError:
+    tls = _tls_error(error)
+    if tls is not None:
+        return PeerError(pki_check.explain(tls, host), remedy=_CHECK, detail=str(tls))
+    return PeerError(f"{host} ({endpoint}) cannot be reached: {error}", remedy=remedy)
+
+
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """TLS's own words in a chain of causes."""
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return error
+        inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+        error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
+    return None
