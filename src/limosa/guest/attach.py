@@ -46,11 +46,9 @@ async def attach(guest: FoundGuest) -> Monitor:
             return await Monitor.connect(address, pid=guest.pid)
         except (MonitorBusy, MonitorMissing) as trouble:
             troubles.append(trouble)
-    for trouble in troubles:
-        if isinstance(trouble, MonitorBusy):
-            raise trouble
     if troubles:
-        raise troubles[0]
+        # "Somebody holds it" helps more than "it is not there", where both are true of different sockets.
+        raise min(troubles, key=lambda t: not isinstance(t, MonitorBusy))
     raise MonitorMissing(
         f"{guest.name} (pid {guest.pid}) has no QMP monitor that limosa can reach",
         remedy="start it with -qmp unix:/run/NAME.qmp,server=on,wait=off",

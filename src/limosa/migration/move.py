@@ -57,7 +57,8 @@ class Move:
     async def plan(self, link: Link, kinds: Mapping[str, Kind]) -> PlanShown:
         """Check everything, start the real twin, compare it, and remove it again."""
         async with self._prepared(link, kinds) as (assessment, ends):
-            compared, differences, findings = 0, (), assessment.findings
+            compared = 0
+            differences: tuple[str, ...] = ()
             if assessment.steps:
                 journal = Journal(rehearsal(assessment.steps), self._clock, self._notify)
                 try:
@@ -75,7 +76,7 @@ class Move:
                 source=self._host.name,
                 destination=self.request.to,
                 possible=bool(assessment.steps),
-                findings=findings,
+                findings=assessment.findings,
                 steps=journal.shown(),
                 prediction=assessment.prediction,
                 compared=compared,

@@ -16,16 +16,20 @@ async def shape_of(monitor: Monitor) -> Mapping[str, Any]:
     Raises:
         MonitorError: QEMU did not answer.
     """
-    blocks, plugged, memory = await monitor.execute_many(
+    answers = await monitor.execute_many(
         [
             ("query-block", None),
             ("qom-list", {"path": "/machine/peripheral"}),
             ("query-memory-size-summary", None),
         ]
     )
-    for answer in (blocks, plugged, memory):
+    for answer in answers:
         if isinstance(answer, QmpError):
             raise answer
+    blocks: Any
+    plugged: Any
+    memory: Any
+    blocks, plugged, memory = answers
     shape: dict[str, Any] = {"plugged memory": memory.get("plugged-memory", 0)}
     for device in plugged:
         shape[f"device {device['name']}"] = device["type"]
