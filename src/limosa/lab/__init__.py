@@ -6,7 +6,19 @@ from limosa.lab.lab import Lab, take_down
 from limosa.lab.network import Addresses, Link, LinkState
 from limosa.lab.observer import Observer
 from limosa.lab.state import LabError
+from limosa.lab.traces import HeartbeatRecord, PingRecord
 
 __all__ = [
-    "Addresses", "Completed", "Host", "Lab", "LabError", "Link", "LinkState", "Observer", "Process", "take_down",
-]  # fmt: skip
+    "Addresses",
+    "Completed",
+    "HeartbeatRecord",
+    "Host",
+    "Lab",
+    "LabError",
+    "Link",
+    "LinkState",
+    "Observer",
+    "PingRecord",
+    "Process",
+    "take_down",
+]

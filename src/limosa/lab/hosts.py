@@ -1,6 +1,7 @@
 """One virtual host, and its two kin, the fabric and the observer: started, used, unplugged, plugged in again."""
 
 import asyncio
+import contextlib
 import itertools
 import json
 import os
@@ -153,10 +154,14 @@ class Role:
     def _spawn(
         self, argv: Sequence[str], given: tuple[int | None, int | None], out: Path, err: Path, **how: Any
     ) -> Process:
-        """Start a process with its output in files, but for what the caller gave."""
-        with Path(os.devnull).open("rb") as null, out.open("ab") as out_file, err.open("ab") as err_file:
+        """Start a process with its input from nowhere and its output in files, but for what the caller gave."""
+        with contextlib.ExitStack() as opened:
             stdin, stdout = given
-            stdio = (null if stdin is None else stdin, out_file if stdout is None else stdout, err_file)
+            stdio = (
+                opened.enter_context(Path(os.devnull).open("rb")) if stdin is None else stdin,
+                opened.enter_context(out.open("ab")) if stdout is None else stdout,
+                opened.enter_context(err.open("ab")),
+            )
             return inside.spawn(self.directory, argv, stdio, **how)
 
 
