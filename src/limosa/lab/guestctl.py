@@ -88,10 +88,19 @@ class Dirtier(msgspec.Struct, frozen=True):
 
 
 class Disk(msgspec.Struct, frozen=True):
-    """A disk as the guest sees it; sizes in bytes, `acknowledged` is the number of the last stable record."""
+    """A disk as the guest sees it.
+
+    Attributes:
+        name: the kernel's, which may differ from boot to boot.
+        label: the name in the disk's own header (records.Layout), once records are written to it.
+        size: bytes.
+        acknowledged: number of the last stable record.
+        slowest_us: the longest write of a record, microseconds.
+    """
 
     name: str
     serial: str
+    label: str
     size: int
     readonly: bool
     recording: bool
@@ -134,6 +143,17 @@ class Status(msgspec.Struct, frozen=True):
     dirtiers: tuple[Dirtier, ...]
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+
+    def disk(self, label_or_serial: str) -> Disk:
+        """The disk that goes by this label, or else serial number.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for found in self.disks:
+            if label_or_serial in {found.label, found.serial}:
+                return found
+        raise KeyError(label_or_serial)
 
     @property
     def oopsed(self) -> bool:

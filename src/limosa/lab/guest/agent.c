@@ -85,6 +85,8 @@ static void put_disks(FILE *out) {
         put_field(out, "name", entry->d_name);
         fputc(',', out);
         put_field(out, "serial", serial);
+        fputc(',', out);
+        put_field(out, "label", disk->label);
         fprintf(out, ",\"size\":%llu,\"readonly\":%s,\"recording\":%s,\"acknowledged\":%llu,\"errors\":%llu,\"slowest_us\":%llu}",
                 U(number(sectors, 0) * 512), readonly[0] == '1' ? "true" : "false", disk->active ? "true" : "false",
                 U(disk->acknowledged), U(disk->errors), U(disk->slowest_us));

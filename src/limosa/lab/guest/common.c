@@ -98,7 +98,9 @@ uint32_t crc32_of(const void *bytes, size_t size) { /* the one of zlib and zip, 
     return ~crc;
 }
 
-bool is_disk(const char *name) { /* never a CD, floppy, loop or RAM device */
+bool is_disk(const char *name) { /* never a CD, floppy, loop or RAM device, nor a path that nvme hides behind its disk */
+    char hidden[8];
+    if (read_text(hidden, sizeof hidden, "/sys/block/%s/hidden", name) > 0 && hidden[0] == '1') return false;
     return !strncmp(name, "vd", 2) || !strncmp(name, "sd", 2) || !strncmp(name, "hd", 2) || !strncmp(name, "nvme", 4);
 }
 

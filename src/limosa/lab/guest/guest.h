@@ -21,6 +21,7 @@ typedef _Atomic uint64_t counter;
 
 struct disk_state {
     char name[NAME_SIZE];   /* as the kernel calls it, such as vda */
+    char label[NAME_SIZE];  /* as the disk itself says, once records are written */
     counter active;         /* a writer runs */
     counter acknowledged;   /* number of the last record that the disk confirmed as stable */
     counter errors;         /* writes that failed */

@@ -120,7 +120,10 @@ _Noreturn void run_records(int slot) {
     struct record *block = aligned_alloc(4096, MAX_BLOCK);
     chdir("/dev");
     int fd = open(mine->name, O_RDWR | O_DIRECT | O_DSYNC | O_CLOEXEC);
-    if (fd >= 0 && find_ring(fd, mine->name, &header)) write_records(fd, &header, mine, block);
+    if (fd >= 0 && find_ring(fd, mine->name, &header)) {
+        snprintf(mine->label, sizeof mine->label, "%.*s", NAME_SIZE - 1, header.name);
+        write_records(fd, &header, mine, block);
+    }
     mine->active = 0;
     exit(0);
 }

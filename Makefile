@@ -1,0 +1,27 @@
+# Each target does all the set-up it needs, on a fresh Debian 12 or 13, as root or as a user with sudo.
+.PHONY: help setup demo test check clean
+
+# Lab hosts are network, mount and process namespaces: making them takes root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
+
+help:
+	@echo 'make demo     two lab hosts, a guest, a real move there and back, the numbers'
+	@echo 'make test     every test, with real QEMU'
+	@echo 'make check    format, lint, types, layers and the fast tests'
+	@echo 'make setup    packages, environment, QEMU 10.0 and guest image, and nothing else'
+	@echo 'make clean    remove what set-up made below .cache'
+
+setup:
+	scripts/setup
+
+demo: setup
+	$(AS_ROOT) .venv/bin/limosa demo
+
+test: setup
+	$(AS_ROOT) .venv/bin/python -m pytest
+
+check: setup
+	PATH="$(CURDIR)/.venv/bin:$$PATH" just check
+
+clean:
+	$(AS_ROOT) rm -rf .cache
