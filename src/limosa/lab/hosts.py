@@ -16,7 +16,7 @@ import msgspec
 from limosa.lab import inside, network
 from limosa.lab.inside import Completed, Process
 from limosa.lab.network import Addresses
-from limosa.lab.state import InitRecord, LabError, Store, base_directory, kill, start_time
+from limosa.lab.state import InitRecord, LabError, Store, base_directory, kill, mount_points, start_time
 
 START_LIMIT = 20.0
 """Seconds that an init may take to come up; on an idle machine it takes about 60 ms."""
@@ -34,6 +34,8 @@ class Setup(msgspec.Struct, frozen=True):
     binds: tuple[tuple[str, str], ...] = ()
     tmpfs: tuple[str, ...] = ("/run/limosa",)
     hidden: tuple[str, ...] = ()
+    held: int = -1
+    """A file descriptor, inherited, to be kept open for life and from children."""
     spare: str = "/run/limosa"
     """A directory to park mounts on; what is mounted there meanwhile is covered, not lost."""
 
@@ -68,27 +70,34 @@ class Role:
     async def switch_on(self) -> None:
         """Start its init with fresh namespaces. Raises LabError, and leaves nothing running then."""
         (self.directory / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
-        answer = await self._start_init()
+        with mount_points() as held:
+            answer = await self._start_init(held)
         started = start_time(answer["pid"]) if "pid" in answer else None
         if started is None:
             why = answer.get("error") or (self.directory / "init.log").read_text()
             raise LabError(f"{self.name} did not start", remedy="is this a container without privileges?", detail=why)
         self.store.save_init(self.name, InitRecord(answer["pid"], started))
 
-    async def _start_init(self) -> dict[str, Any]:
+    async def _start_init(self, held: int) -> dict[str, Any]:
         """Run init.py until it has forked pid 1 or given up. Returns its answer; none is an empty one."""
+        setup = msgspec.structs.replace(self.setup(), held=held)
         argv = [sys.executable, "-I", "-S", str(INIT), str(self.store.directory), self.name]
         log = os.open(self.directory / "init.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             # A session of its own: Ctrl-C in the terminal of `lab up` is not for the hosts.
             starter = await asyncio.create_subprocess_exec(
-                *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                *argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(held,),
             )
         finally:
             os.close(log)
         try:
             async with asyncio.timeout(START_LIMIT):
-                told, _ = await starter.communicate(msgspec.json.encode(self.setup()) + b"\n")
+                told, _ = await starter.communicate(msgspec.json.encode(setup) + b"\n")
         except BaseException:
             if starter.returncode is None:
                 starter.kill()

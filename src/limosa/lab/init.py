@@ -137,7 +137,10 @@ class Init:
 
     def accept(self) -> None:
         """Take one client; its request is read when it has come."""
-        client, _ = self.server.accept()
+        try:
+            client, _ = self.server.accept()
+        except OSError:  # it left before it was taken
+            return
         self.selector.register(client, selectors.EVENT_READ, lambda: self.order(client))
 
     def order(self, client: socket.socket) -> None:
@@ -149,7 +152,7 @@ class Init:
             request = json.loads(data)
             pid = start(request, stdio)
             client.sendmsg([json.dumps({"pid": pid}).encode()], credentials(pid))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             # This is pid 1: a bad request may end its connection, never the host.
             with contextlib.suppress(OSError):
                 client.send(json.dumps({"error": str(error)}).encode())
@@ -213,6 +216,7 @@ def main(directory: Path) -> int:
     if not line.endswith("\n"):
         return 1
     setup = json.loads(line)
+    os.set_inheritable(setup["held"], False)
     server = listen(directory / "init.sock")
     result, ready = os.pipe2(os.O_CLOEXEC)
     unshare(CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWNET)

@@ -21,7 +21,6 @@ from limosa.lab.state import (
     host_names,
     kill_inits,
     lab_name,
-    make_mount_points,
     remove_directory,
     remove_mount_points,
     require_root,
@@ -110,7 +109,6 @@ class Lab:
         """Everything, in an order in which each part finds what it stands on."""
         self.store.directory.mkdir(mode=0o700)
         self.store.save(self.record)
-        make_mount_points()
         provision.write_host_names(self.store, self.hosts.values())
         await self.fabric.switch_on()
         await network.apply(self.fabric.pid, network.fabric_batch())

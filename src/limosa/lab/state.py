@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import re
 import select
@@ -26,6 +25,8 @@ from limosa.errors import LimosaError, NotFound, UsageError
 FABRIC, OBSERVER = "fabric", "observer"
 MOUNT_POINTS = (Path("/etc/limosa"), Path("/run/limosa"), Path("/srv"), Path("/var/lib/limosa"))
 """Directories that each host sees as its own. Those that the machine lacks exist while any lab does."""
+NOTE = Path("/run/limosa-lab.made")
+"""Which of them labs have made, a line each; locked by every init that needs them."""
 
 LONGEST_NAME = 32
 MOST_HOSTS = 26
@@ -146,21 +147,6 @@ class Store:
             unlock(path, fd)
 
 
-@contextlib.contextmanager
-def machine_locked() -> Iterator[None]:
-    """Hold what all labs share, for the milliseconds that it takes to make or remove a few directories."""
-    path = base_directory() / ".machine.lock"
-    deadline = time.monotonic() + 10.0
-    while (fd := try_lock(path)) is None:
-        if time.monotonic() > deadline:
-            raise LabError("another lab has held the machine's mount points for 10 s", remedy="try again")
-        time.sleep(0.005)
-    try:
-        yield
-    finally:
-        unlock(path, fd)
-
-
 def try_lock(path: Path) -> int | None:
     """Lock a file that goes with its holder. Returns its descriptor, or None while somebody else holds it."""
     try:
@@ -276,34 +262,61 @@ def remove_directory(directory: Path) -> None:
             ) from error
 
 
-def make_mount_points() -> None:
-    """Make the directories that hosts see as their own where the machine lacks them; note which were made."""
-    base = base_directory()
-    with machine_locked():
-        note = base / ".mount-points.json"
-        made = set(json.loads(note.read_text())) if note.exists() else set()
-        missing = {str(point) for point in MOUNT_POINTS if not point.exists()}
-        if missing:
-            write_atomically(note, json.dumps(sorted(made | missing)).encode())
-        for point in missing:
-            Path(point).mkdir(mode=0o755, parents=True, exist_ok=True)
+@contextlib.contextmanager
+def mount_points() -> Iterator[int]:
+    """Have the directories that hosts see as their own; made where the machine lacks them, and noted.
+
+    Yields a file descriptor that holds them: an init that inherits it keeps them until it dies, since the kernel then
+    drops its share of the lock. All labs of the machine share them, whatever $LIMOSA_LAB_DIR.
+    """
+    fd = shared_hold()
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def shared_hold() -> int:
+    """Lock the note of made directories against their removal, after making what is missing. Takes milliseconds."""
+    while True:
+        fd = os.open(NOTE, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        fcntl.flock(fd, fcntl.LOCK_SH)  # the exclusive holder only removes a few directories
+        if same_file(fd, NOTE):
+            break
+        os.close(fd)
+    for point in MOUNT_POINTS:
+        if not point.exists():
+            os.write(fd, f"{point}\n".encode())  # noted first: a crash may follow
+            point.mkdir(mode=0o755, parents=True, exist_ok=True)
+    return fd
 
 
 def remove_mount_points() -> None:
-    """Remove what `make_mount_points` made, once no lab is left; a directory that filled up meanwhile stays.
+    """Remove what `mount_points` made, once no lab on the machine is left; a directory that filled up meanwhile stays.
 
-    Removing one earlier would pull it from under the other labs: rmdir unmounts in every other mount namespace.
+    Removing one earlier would pull it from under other labs: rmdir unmounts it in every other mount namespace.
     """
-    base = base_directory()
-    with machine_locked():
-        note = base / ".mount-points.json"
-        if lab_names() or not note.exists():
-            return
-        for point in json.loads(note.read_text()):
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    Path(point).rmdir()
-                except OSError as error:
-                    if error.errno != errno.ENOTEMPTY:
-                        raise
-        note.unlink()
+    try:
+        fd = os.open(NOTE, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if same_file(fd, NOTE):
+            for line in NOTE.read_text().split():
+                remove_if_empty(Path(line))
+            NOTE.unlink()
+    except BlockingIOError:
+        return  # another lab stands; the last one removes them
+    finally:
+        os.close(fd)
+
+
+def remove_if_empty(directory: Path) -> None:
+    """Remove a directory unless it is gone already, or holds something."""
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            directory.rmdir()
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
