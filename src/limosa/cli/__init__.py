@@ -27,7 +27,7 @@ COMMANDS = (
     Lazy("agent", "limosa.cli.agent:agent", "Run this host's agent."),
     Lazy("agent-stdio", "limosa.cli.agent_stdio:agent_stdio", "Connect standard input and output to the agent."),
     Lazy("pki", "limosa.cli.pki:pki", "Certificates: make a CA, let hosts join, check, renew."),
-    Lazy("lab", "limosa.cli.lab:lab", "A virtual fleet on this machine."),
+    Lazy("lab", "limosa.cli.lab:lab_group", "A virtual fleet on this machine."),
     Lazy("demo", "limosa.cli.demo:demo", "Two lab hosts, a guest, real moves, the numbers."),
 )
 

@@ -51,6 +51,7 @@ class AgentClient:
     def __init__(self, way: Way) -> None:
         self._way = way
         self._calls = _Stream(way)
+        self._aside: list[_Stream] = []
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +63,8 @@ class AgentClient:
 
     def close(self) -> None:
         """Close the connection, and whatever carried it."""
-        self._calls.close()
+        for stream in (self._calls, *self._aside):
+            stream.close()
         self._way.close()
 
     def hello(self) -> Hello:
@@ -98,11 +100,19 @@ class AgentClient:
         return decoded(self.ask("GET", _move(move)), MoveStatus)
 
     def abort(self, move: str) -> MoveStatus:
-        """Ask for an abort. The answer says how the move stands; watch it to its end."""
+        """Abort a move. The answer comes when it is rolled back."""
         return decoded(self.ask("POST", _move(move, "abort"), seconds=PLAN_SECONDS), MoveStatus)
 
+    def ask_abort(self, move: str) -> None:
+        """Ask for an abort, and leave its answer to the move's events."""
+        stream = _Stream(self._way)
+        with self._translated():
+            stream.connect()
+            stream.request("POST", _move(move, "abort"))
+        self._aside.append(stream)  # the agent might take a closed stream for a change of mind
+
     def speed(self, move: str, bytes_per_second: int) -> MoveStatus:
-        """Change a move's bandwidth."""
+        """Change a move's bandwidth; 0 lifts its cap."""
         answer = self.ask("POST", _move(move, "speed"), {"bytes_per_second": bytes_per_second})
         return decoded(answer, MoveStatus)
 

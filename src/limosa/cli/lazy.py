@@ -68,7 +68,8 @@ def run(command: click.Command, words: list[str]) -> int:
 
     Exit statuses are those of design section 9; 130 and 141 are the shell's for SIGINT and SIGPIPE.
     """
-    as_json = "--json" in words
+    ours = words[: words.index("--")] if "--" in words else words
+    as_json = "--json" in ours
     try:
         outcome = command.main(args=words, prog_name="limosa", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as asked:

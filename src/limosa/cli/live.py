@@ -145,7 +145,7 @@ def follow(agent: AgentClient, move: str, screen: Screen, *, abort_on_interrupt:
                 ) from None
             asked = True
             click.echo("asking for an abort, waiting for its answer (Ctrl-C again: leave it alone) …", err=True)
-            agent.abort(move)
+            agent.ask_abort(move)
 
 
 def _to_the_end(agent: AgentClient, move: str, screen: Screen) -> MoveStatus:

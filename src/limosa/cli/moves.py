@@ -54,7 +54,7 @@ def abort(agent: AgentClient, move: str | None, as_json: bool) -> int:
 @click.argument("words", nargs=-1, required=True, metavar="[MOVE] RATE")
 @client_command
 def speed(agent: AgentClient, words: tuple[str, ...], as_json: bool) -> None:
-    """Change the bandwidth of a move in flight, in bytes per second such as 50M."""
+    """Change the bandwidth of a move in flight, in bytes per second such as 50M; 0 lifts the cap."""
     import msgspec
 
     from limosa.units import format_rate, parse_size
@@ -65,13 +65,10 @@ def speed(agent: AgentClient, words: tuple[str, ...], as_json: bool) -> None:
         rate = parse_size(words[-1])
     except ValueError as error:
         raise UsageError(str(error), remedy="limosa speed 50M") from error
-    if rate <= 0:
-        raise UsageError("a rate must be more than 0", remedy="limosa speed 50M")
     chosen = choose(agent.moves(), words[0] if len(words) == 2 else None, finished=False)
     status = agent.speed(chosen.id, rate)
-    click.echo(
-        msgspec.json.encode(status) if as_json else f"{status.guest}: move {status.id} may now take {format_rate(rate)}"
-    )
+    cap = f"may now take {format_rate(rate)}" if rate else "may now take what the link gives"
+    click.echo(msgspec.json.encode(status) if as_json else f"{status.guest}: move {status.id} {cap}")
 
 
 def choose(moves: Sequence[MoveStatus], wanted: str | None, *, finished: bool) -> MoveStatus:

@@ -76,6 +76,17 @@ def client_command(command: F) -> F:
     return agent_options(json_option(wrapped))  # type: ignore[return-value]
 
 
+def config_dir_option(command: F) -> F:
+    """`--config-dir`, for whatever works on this host's files rather than with its agent."""
+    from pathlib import Path
+
+    return click.option(
+        "--config-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Directory of agent.toml, hosts.toml and pki/. Default: /etc/limosa. [$LIMOSA_CONFIG_DIR]",
+    )(command)
+
+
 def example(*lines: str) -> str:
     """The end of a command's help: commands to try, kept line by line."""
     return "\b\nExample:\n" + "\n".join(f"  {line}" for line in lines)
