@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Coroutine, Mapping, Sequence
+import struct
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -34,6 +35,8 @@ IN_FLIGHT = 7
 
 # `query-qmp-schema` is about 250 KiB; the profile of a guest with hundreds of devices is a few MiB in one line.
 LONGEST_MESSAGE = 64 * 1024 * 1024
+
+SOCKET_PATH = 108
 
 SECOND_MONITOR = "give this QEMU a second monitor: -qmp unix:/run/NAME-limosa.qmp,server=on,wait=off"
 
@@ -136,7 +139,7 @@ class Monitor:
         events = EventLog()
         client = _Client(events, file)
         try:
-            sock = await _greeted(client, address, greeting_timeout)
+            sock = await _greeted(client, address, pid, greeting_timeout)
         except BaseException:
             _close_all(pidfd, file)
             raise
@@ -296,13 +299,14 @@ async def _first(*coroutines: Coroutine[Any, Any, Any]) -> None:
             task.cancel()
 
 
-async def _greeted(client: _Client, address: Address, timeout: float) -> socket.socket:
+async def _greeted(client: _Client, address: Address, pid: int | None, timeout: float) -> socket.socket:
     """Connect `client` and return its socket, greeting read and capabilities negotiated."""
     where = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
     try:
         async with asyncio.timeout(timeout):
             sock = await _open(address)
             try:
+                _check_owner(sock, where, pid)
                 await client.connect(sock)
             except BaseException:
                 sock.close()
@@ -338,15 +342,7 @@ async def _open(address: Address) -> socket.socket:
         BlockingIOError: the listener's queue is full, which for a Unix socket is told at once (connect(2), EAGAIN).
     """
     if isinstance(address, str):
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.setblocking(False)
-        try:
-            # asyncio's sock_connect takes EAGAIN for "in progress" and would report a connection that is none.
-            sock.connect("\0" + address[1:] if address.startswith("@") else address)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        return _open_unix(address)
     loop = asyncio.get_running_loop()
     family, kind, protocol, _, target = (await loop.getaddrinfo(*address, type=socket.SOCK_STREAM))[0]
     sock = socket.socket(family, kind, protocol)
@@ -357,6 +353,48 @@ async def _open(address: Address) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _open_unix(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        with _short(path) as name:
+            # asyncio's sock_connect takes EAGAIN for "in progress" and would report a connection that is none.
+            sock.connect(name)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.contextmanager
+def _short(path: str) -> Iterator[str]:
+    """The same socket under a name that fits into 108 bytes (unix(7)); paths below /proc/PID/root often do not."""
+    if path.startswith("@"):
+        yield "\0" + path[1:]
+    elif len(os.fsencode(path)) < SOCKET_PATH:
+        yield path
+    else:
+        directory = os.open(Path(path).parent, os.O_PATH | os.O_DIRECTORY)
+        try:
+            yield f"/proc/self/fd/{directory}/{Path(path).name}"
+        finally:
+            os.close(directory)
+
+
+def _check_owner(sock: socket.socket, where: str, pid: int | None) -> None:
+    """Refuse a socket that another process listens on.
+
+    QEMU takes over a socket file that exists: of two guests started with the same path, the first one's command line
+    names the second one's monitor.
+    """
+    if pid is None or sock.family != socket.AF_UNIX:
+        return
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    listener: int = struct.unpack("3i", credentials)[0]
+    if listener not in (0, pid):  # 0: it lives in a PID namespace that we do not see
+        raise MonitorMissing(f"{where} is the monitor of process {listener}, not of {pid}", remedy=SECOND_MONITOR)
 
 
 def _open_pidfd(pid: int) -> int:
