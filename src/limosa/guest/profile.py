@@ -2,7 +2,7 @@
 
 Host-side names (paths, tap names, ports, sockets) are kept beside what the guest sees, so that a
 destination can rewrite them without touching the machine. Creation order is kept: tuples are in the
-order in which QEMU created things (qemu-facts: order decides ACPI hot-plug numbers).
+order in which QEMU created things (it decides ACPI hot-plug numbers: docs/qemu-notes.md).
 """
 
 from typing import Any
@@ -31,6 +31,8 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     accel: str
     properties: dict[str, Value]
     """Non-default `-machine` options by name."""
+    accel_options: dict[str, str] = {}
+    """The accelerator's own properties, as its `-accel` had them."""
 
 
 class Cpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +135,8 @@ class Drive(msgspec.Struct, frozen=True, kw_only=True):
     throttle: Throttle | None
     rerror: str | None = None
     werror: str | None = None
+    writeback: bool = True
+    """Whether the guest sees a volatile write cache (`cache=writethrough` clears it)."""
 
 
 class Netdev(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,6 +145,8 @@ class Netdev(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     type: str
     options: dict[str, Value]
+    live_name: str = ""
+    """Name in the running process, for `set_link`; empty when it is `id`."""
     ifname: str | None = None
     bridge: str | None = None
     """Bridge that the tap was a port of when it was read; host-side."""
@@ -253,3 +259,5 @@ class FoundGuest(msgspec.Struct, frozen=True, kw_only=True):
     monitors: tuple[MonitorAddress, ...]
     memory: int | None
     vcpus: int | None
+    incoming: bool = False
+    """Whether it waits for a guest to arrive (`-incoming`): no guest yet."""

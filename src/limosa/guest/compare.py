@@ -1,0 +1,140 @@
+"""Hold a twin against its original: what the guest could notice, and what only the host sees."""
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from limosa.guest.profile import Memory, Profile, Smp, Value
+
+MISSING = "(missing)"
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """One property that is not the same at both ends."""
+
+    where: str
+    """Bus position or section."""
+    name: str
+    source: Value
+    twin: Value
+
+    def __str__(self) -> str:
+        """As people read it."""
+        return f"{self.where}: {self.name} is {self.source!r} at the source and {self.twin!r} in the twin"
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What a comparison found; `compared` counts the guest-visible properties that were held against each other."""
+
+    compared: int
+    guest_visible: tuple[Difference, ...]
+    host_side: tuple[Difference, ...]
+
+
+# The same hardware under different words in different QEMU versions: property -> why.
+EQUIVALENT: dict[str, str] = {
+    "rombar": "1 and -1 both mean that the device has a ROM BAR (QEMU hw/pci/pci.c; -1 since 9.2)",
+    "ht": "set from the topology: in CPUID code before 10.0, in the flag since (QEMU target/i386/cpu.c)",
+    "cmp-legacy": "as ht",
+    "cmp_legacy": "as ht",
+}
+_SAME_ROM_BAR = frozenset({1, -1})
+
+# Change while a guest runs, or are about the host.
+VOLATILE = frozenset({"guest-stats", "guest-stats-polling-interval", "attached", "big-endian-framebuffer", "realized"})
+
+
+def compare(source: Profile, twin: Profile) -> Comparison:
+    """Compare two profiles of one machine, in both directions. Pure.
+
+    Devices are matched by bus position. Between two QEMU versions, properties that only one of them knows
+    are left out; a device that only one machine has never is.
+    """
+    same_build = source.qemu.version == twin.qemu.version
+    compared, seen = 0, []
+    for where in sorted(source.guest_visible.keys() | twin.guest_visible.keys()):
+        here, there = source.guest_visible.get(where), twin.guest_visible.get(where)
+        if here is None or there is None:
+            seen.append(Difference(where, "driver", _driver(here), _driver(there)))
+            continue
+        names = (here.keys() | there.keys() if same_build else here.keys() & there.keys()) - VOLATILE
+        compared += len(names)
+        seen.extend(_differences(where, sorted(names), here, there, across=not same_build))
+    identity = list(_identity(source, twin))
+    return Comparison(
+        compared=compared + 5, guest_visible=(*seen, *identity), host_side=tuple(_host_side(source, twin))
+    )
+
+
+def _driver(seen: Mapping[str, Value] | None) -> Value:
+    return MISSING if seen is None else seen.get("driver", "present")
+
+
+def _differences(
+    where: str, names: list[str], here: Mapping[str, Value], there: Mapping[str, Value], *, across: bool
+) -> Iterator[Difference]:
+    for name in names:
+        one, other = here.get(name, MISSING), there.get(name, MISSING)
+        if one != other and not (across and equivalent(name, one, other)):
+            yield Difference(where, name, one, other)
+
+
+def equivalent(name: str, one: Value, other: Value) -> bool:
+    """Whether two different values of two QEMU versions mean the same hardware."""
+    if name == "rombar":
+        return {one, other} <= _SAME_ROM_BAR
+    return name in EQUIVALENT
+
+
+def _identity(source: Profile, twin: Profile) -> Iterator[Difference]:
+    sides = [
+        ("uuid", source.uuid, twin.uuid),
+        ("machine", source.machine.type, twin.machine.type),
+        ("memory", _memory(source.memory), _memory(twin.memory)),
+        ("vcpus", _vcpus(source.smp), _vcpus(twin.smp)),
+        ("plugged vcpus", _plugged(source), _plugged(twin)),
+    ]
+    for name, one, other in sides:
+        if one != other:
+            yield Difference("guest", name, one, other)
+
+
+def _memory(memory: Memory) -> Value:
+    return {"size": memory.size, "slots": memory.slots, "max_size": memory.max_size}
+
+
+def _vcpus(smp: Smp) -> Value:
+    """Topology without the levels that are 1: a QEMU version names only those that it knows."""
+    return {"cpus": smp.cpus, "maxcpus": smp.maxcpus} | {name: n for name, n in smp.topology.items() if n != 1}
+
+
+def _plugged(profile: Profile) -> Value:
+    return sorted(sorted(cpu.properties.items()) for cpu in profile.plugged_cpus)
+
+
+def _host_side(source: Profile, twin: Profile) -> Iterator[Difference]:
+    if source.name != twin.name:
+        yield Difference("guest", "name", source.name, twin.name)
+    if source.qemu != twin.qemu:
+        yield Difference("host", "qemu", msgspec.to_builtins(source.qemu), msgspec.to_builtins(twin.qemu))
+    if source.machine.accel != twin.machine.accel:
+        yield Difference("host", "accel", source.machine.accel, twin.machine.accel)
+    for section, key in _SECTIONS:
+        here = {getattr(item, key): item for item in getattr(source, section)}
+        there = {getattr(item, key): item for item in getattr(twin, section)}
+        for name in sorted(here.keys() | there.keys()):
+            yield from _item(f"{section}/{name}", here.get(name), there.get(name))
+
+
+_SECTIONS = (("objects", "id"), ("chardevs", "id"), ("block_nodes", "node_name"), ("netdevs", "id"))
+_NAMES_OF_A_PROCESS = frozenset({"live_name", "used_by", "hotplugged", "unknown"})
+
+
+def _item(where: str, one: msgspec.Struct | None, other: msgspec.Struct | None) -> Iterator[Difference]:
+    if one is None or other is None:
+        yield Difference(where, "present", one is not None, other is not None)
+        return
+    here, there = msgspec.to_builtins(one), msgspec.to_builtins(other)
+    for name in here:
+        if name not in _NAMES_OF_A_PROCESS and here[name] != there[name]:
+            yield Difference(where, name, here[name], there[name])
