@@ -24,6 +24,9 @@ START_LIMIT = 20.0
 OWN = {"/srv": "srv", "/var/lib/limosa": "lib", "/etc/limosa": "etc"}
 """What a host keeps when it loses its power: path inside it -> name in its directory."""
 
+MANAGERS = ("/run/systemd", "/run/dbus")
+"""Where the machine's systemd is reached: it would take a host's process numbers for its own."""
+
 INIT = Path(__file__).with_name("init.py")
 
 
@@ -190,10 +193,11 @@ class Host(Role):
         return self.init is not None
 
     def setup(self) -> Setup:
-        """Its own directories; the labs' directory is out of its sight."""
+        """Its own directories; the labs' directory and the machine's managers are out of its sight."""
         binds = [(str(self.directory / name), path) for path, name in OWN.items()]
         hosts_file = (str(self.store.directory / "hosts"), "/etc/hosts")
-        return Setup(hostname=self.name, binds=(*binds, hosts_file), hidden=(str(base_directory()),))
+        hidden = [str(base_directory()), *(path for path in MANAGERS if Path(path).is_dir())]
+        return Setup(hostname=self.name, binds=(*binds, hosts_file), hidden=tuple(hidden))
 
     def path(self, inner: str | Path) -> Path:
         """The machine's view of one of the host's paths.
