@@ -168,7 +168,7 @@ class Probe:
                 )
                 listener.close()
                 try:
-                    async with _talking(process, path, stderr) as monitor:
+                    async with _talking(path, stderr) as monitor:
                         yield monitor
                 finally:
                     with contextlib.suppress(ProcessLookupError):
@@ -219,9 +219,10 @@ def _words(directory: str) -> IO[bytes]:
 
 
 @contextlib.asynccontextmanager
-async def _talking(process: asyncio.subprocess.Process, path: str, stderr: IO[bytes]) -> AsyncIterator[Monitor]:
+async def _talking(path: str, stderr: IO[bytes]) -> AsyncIterator[Monitor]:
     try:
-        monitor = await Monitor.connect(path, pid=process.pid, greeting_timeout=START_LIMIT)
+        # No pid: the socket was bound by us, and the kernel names whoever bound it.
+        monitor = await Monitor.connect(path, greeting_timeout=START_LIMIT)
     except MonitorError as error:
         stderr.seek(0)
         raise LaunchError(
