@@ -16,18 +16,23 @@ def pick(guests: Sequence[FoundGuest], wanted: str) -> FoundGuest:
     Raises:
         NotFound: none is, or several have this name.
     """
-    live = [g for g in guests if not g.incoming]
-    by_name = [g for g in live if g.name == wanted]
-    found = by_name or [g for g in live if wanted in {g.uuid, str(g.pid)}]
+    # A guest that once arrived here still has -incoming on its command line; one that waits comes second.
+    started = [g for g in guests if not g.incoming]
+    found = _called(wanted, started) or _called(wanted, guests)
     if len(found) > 1:
         pids = ", ".join(str(g.pid) for g in found)
         raise NotFound(
             f"{len(found)} guests here are called {wanted}: pids {pids}", remedy="name one by its pid or UUID"
         )
     if not found:
-        names = ", ".join(sorted(g.name for g in live)) or "none at all"
+        names = ", ".join(sorted(g.name for g in guests)) or "none at all"
         raise NotFound(f"no guest here is called {wanted}; there are: {names}", remedy="`limosa ls` lists the guests")
     return found[0]
+
+
+def _called(wanted: str, guests: Sequence[FoundGuest]) -> list[FoundGuest]:
+    by_name = [g for g in guests if g.name == wanted]
+    return by_name or [g for g in guests if wanted in {g.uuid, str(g.pid)}]
 
 
 async def attach(guest: FoundGuest) -> Monitor:

@@ -260,4 +260,4 @@ class FoundGuest(msgspec.Struct, frozen=True, kw_only=True):
     memory: int | None
     vcpus: int | None
     incoming: bool = False
-    """Whether it waits for a guest to arrive (`-incoming`): no guest yet."""
+    """Whether it was started to take a guest in (`-incoming`). Only QMP tells whether the guest has arrived since."""

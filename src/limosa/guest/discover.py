@@ -1,0 +1,183 @@
+"""Find every QEMU on this host by /proc alone, without touching it.
+
+"On this host" means: in our own PID namespace. An agent also sees the processes of namespaces below its own
+(containers, lab hosts), but those belong to the agent that lives there; two agents must never both take a guest for
+theirs.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from limosa.errors import MonitorError
+from limosa.guest.attach import attach
+from limosa.guest.cmdline import CommandLine
+from limosa.guest.monitors import monitors
+from limosa.guest.proc import PROC, Process, read_process
+from limosa.guest.profile import FoundGuest
+from limosa.units import MIB
+
+DEFAULT_MEMORY = 128 * MIB
+"""What QEMU gives a PC without `-m` (hw/core/machine.c)."""
+
+_QEMU = re.compile(r"qemu-system-[\w.-]+|qemu-kvm|kvm|qemu")
+_LOADER = re.compile(r"ld-(linux.*|musl.*)\.so(\.\d+)*|ld-\d.*\.so")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([bkmgtpe]?)", re.IGNORECASE)
+
+# Options that hardly another program has. A renamed QEMU is known by two of them and by having none that QEMU lacks.
+_TELLING = frozenset({"accel", "blockdev", "chardev", "device", "drive", "hda", "machine", "netdev", "qmp", "smp"})
+
+
+class LiveGuest(msgspec.Struct, frozen=True, kw_only=True):
+    """A found QEMU after one short look over QMP."""
+
+    found: FoundGuest
+    name: str
+    uuid: str | None
+    status: str | None
+    """QEMU's run state; None where no monitor answered."""
+    version: tuple[int, int, int] | None = None
+    problem: dict[str, Any] | None = None
+    """The error that kept us from looking, as LimosaError.to_wire: busy, missing, lost or silent."""
+
+
+def find_guests(proc: Path = PROC) -> tuple[FoundGuest, ...]:
+    """Every QEMU that could run a guest here, in the order of their start.
+
+    A process that vanishes meanwhile is left out, and so are guests of other users whose processes we may not read:
+    an agent runs as root.
+    """
+    found = (_found(process) for process in _processes(proc) if process.shares_pids and is_qemu(process))
+    return tuple(sorted((guest for guest in found if guest), key=lambda guest: (guest.start_time, guest.pid)))
+
+
+async def look(guest: FoundGuest, *, timeout: float = 1.0) -> LiveGuest:
+    """Ask one guest for its state and identity, and leave its monitor at once.
+
+    Args:
+        guest: as found.
+        timeout: seconds for all of it.
+    """
+    try:
+        return await _asked(guest, timeout)
+    except MonitorError as error:
+        return LiveGuest(found=guest, name=guest.name, uuid=guest.uuid, status=None, problem=error.to_wire())
+
+
+def is_qemu(process: Process) -> bool:
+    """Whether a process is a system emulator: by its program's name, or by its command line where it was renamed.
+
+    A wrapper (`sudo qemu-system-x86_64 ...`, a shell) is not: its own program's name, and its first arguments, tell.
+    """
+    program = PurePosixPath(process.binary).name
+    if _QEMU.fullmatch(program):
+        return True
+    if _LOADER.fullmatch(program):
+        return any(_QEMU.fullmatch(PurePosixPath(word).name) for word in process.argv[:6])
+    options = process.command_line.options
+    if not options or not all(option.known for option in options) or not process.argv[1].startswith("-"):
+        return False
+    return len({option.name for option in options} & _TELLING) >= 2
+
+
+def describe(process: Process, line: CommandLine) -> FoundGuest:
+    """What a process and its command line tell of a guest. Pure but for the names of sockets it was handed."""
+    return FoundGuest(
+        pid=process.pid,
+        start_time=process.start_time,
+        name=str(line.merged("name").get("guest") or f"qemu-{process.pid}"),
+        uuid=uuid_of(line),
+        binary=process.binary,
+        monitors=monitors(
+            line, outside=process.reach, socket_of_fd=process.socket_path, same_network=process.shares_network
+        ),
+        memory=memory_of(line),
+        vcpus=vcpus_of(line),
+        incoming=line.has("incoming"),
+    )
+
+
+def uuid_of(line: CommandLine) -> str | None:
+    """The UUID that was given, by `-uuid` or by `-smbios type=1,uuid=...`: QEMU takes either (hw/smbios/smbios.c)."""
+    given: str | None = None
+    for option in line.all("uuid", "smbios"):
+        if option.name == "uuid":
+            given = option.raw or given
+        elif option.fields.get("type") == "1":
+            given = option.fields.get("uuid", given)
+    return given.lower() if given else None
+
+
+def memory_of(line: CommandLine) -> int | None:
+    """Base RAM in bytes; a number without a unit is MiB. None for what only QEMU understands."""
+    size = line.merged("m").get("size")
+    if size is None:
+        return DEFAULT_MEMORY
+    match = _SIZE.fullmatch(str(size))
+    if match is None:
+        return None
+    unit = match[2].lower()
+    return int(float(match[1]) * (MIB if not unit else 1024 ** "bkmgtpe".index(unit)))
+
+
+def vcpus_of(line: CommandLine) -> int | None:
+    """How many vCPUs it starts with: `-smp cpus`, else the product of the topology."""
+    smp = line.merged("smp")
+    try:
+        if "cpus" in smp:
+            return int(smp["cpus"], 0)
+        levels = [int(smp[level], 0) for level in ("sockets", "dies", "clusters", "cores", "threads") if level in smp]
+        if not levels and "maxcpus" in smp:
+            return int(smp["maxcpus"], 0)
+    except ValueError:
+        return None
+    count = 1
+    for level in levels:
+        count *= level
+    return count
+
+
+def _processes(proc: Path) -> Iterator[Process]:
+    for entry in proc.iterdir():
+        if entry.name.isdigit():
+            try:
+                yield read_process(int(entry.name), proc)
+            except (ProcessLookupError, PermissionError):
+                continue
+
+
+def _found(process: Process) -> FoundGuest | None:
+    """The guest; None for a QEMU that only answers questions, as tools start it (`-machine none`, `-version`)."""
+    line = process.command_line
+    if _asks_only(line):
+        return None
+    return describe(process, line)
+
+
+def _asks_only(line: CommandLine) -> bool:
+    return bool(line.all("h", "help", "version")) or line.merged("machine").get("type") == "none" or _probe(line)
+
+
+def _probe(line: CommandLine) -> bool:
+    """A bare board that limosa itself starts for a second, to learn what it consists of."""
+    return [option.fields.get("chardev") for option in line.all("mon")] == ["limosa"] and not line.has("name")
+
+
+async def _asked(guest: FoundGuest, timeout: float) -> LiveGuest:
+    monitor = await attach(guest)
+    try:
+        status, name, uuid = [
+            await monitor.execute(command, timeout=timeout) for command in ("query-status", "query-name", "query-uuid")
+        ]
+    finally:
+        await monitor.close()
+    return LiveGuest(
+        found=guest,
+        name=name.get("name") or guest.name,
+        uuid=uuid["UUID"],
+        status=status["status"],
+        version=monitor.version,
+    )
