@@ -144,7 +144,7 @@ def read_toml(file: Path) -> tuple[dict[str, Any], str]:
 def line_of(text: str, key: str) -> int | None:
     """The line, from 1, on which a key (or a table of that name) is set; None if it cannot be told."""
     quoted = re.escape(key.rpartition(".")[2])
-    found = re.search(rf"""^[ \t]*(?:\[[^\]\n]*?)?["']?{quoted}["']?[ \t]*[=\]]""", text, re.MULTILINE)
+    found = re.search(rf"""^[ \t]*(?:\[[^\]\n]*?)?["']?(?<![\w-]){quoted}["']?[ \t]*[=\].]""", text, re.MULTILINE)
     return text.count("\n", 0, found.start()) + 1 if found else None
 
 

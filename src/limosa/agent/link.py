@@ -74,6 +74,7 @@ class PeerLink:
         self._clock = asyncio.get_running_loop().time
         self._ids = count(1)
         self._waiting: dict[int, asyncio.Future[msgspec.Raw]] = {}
+        self._sending: set[asyncio.Timeout] = set()
         self._running: dict[int, asyncio.Task[None]] = {}
         self._aside: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
@@ -109,13 +110,20 @@ class PeerLink:
         call = next(self._ids)
         answer = self._waiting[call] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(timeout):
-                await self._send(Request(call, method, msgspec.Raw(_encode(params))))
+            async with asyncio.timeout(timeout) as limit:
+                self._sending.add(limit)
+                try:
+                    await self._send(Request(call, method, msgspec.Raw(_encode(params))))
+                finally:
+                    self._sending.discard(limit)
                 value: T = _decoder(result).decode(await answer)
                 return value
         except (TimeoutError, asyncio.CancelledError) as error:
-            self._send_beside(Cancel(call))
+            if not self.lost:
+                self._send_beside(Cancel(call))
             if isinstance(error, TimeoutError):
+                if self.lost:
+                    raise self._error(f"{method} could not be sent") from error
                 raise PeerError(f"{self.host} did not answer {method} within {timeout} s") from error
             raise
         except ChannelClosed as error:
@@ -164,6 +172,8 @@ class PeerLink:
             return
         self._reason = reason
         self._lost.set()
+        for limit in self._sending:  # the channel may never take these, and never refuse them
+            limit.reschedule(self._clock())
         for answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(self._error("it had not answered yet"))

@@ -1,0 +1,208 @@
+"""The agent itself: puts its parts together, runs until it is told to stop, and leaves guests alone."""
+
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+
+from limosa.agent import look, this_host
+from limosa.agent.api import Api
+from limosa.agent.config import Config
+from limosa.agent.dial import Peers
+from limosa.agent.hosts import Hosts
+from limosa.agent.join import Door
+from limosa.agent.notify import feed_watchdog, notify
+from limosa.agent.peer import PeerServer, serve
+from limosa.agent.service import Service
+from limosa.errors import LimosaError, NotFound, UsageError
+from limosa.guest.discover import find_guests
+from limosa.guest.profile import Profile
+from limosa.migration.moves import Moves
+from limosa.wire.guests import GuestShown, Hello, HostShown
+
+_log = structlog.get_logger()
+
+
+class Agent:
+    """One running agent. `start` it, `stop` it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.hosts = Hosts(config.hosts_file)
+        self.peers = Peers(config, self.hosts)
+        self.moves = Moves(
+            this_host.facts(config, self.hosts),
+            link=self.peers.link,
+            qemu_binaries=[str(path) for path in config.qemu],
+            ports=config.migration_ports,
+        )
+        self.server: PeerServer | None = None
+        self._service = Service(config, self.hosts, self.peers)
+        self._api = Api(config, self.moves, self)
+        self._background: set[asyncio.Task[Any]] = set()
+
+    async def start(self) -> None:
+        """Open the peer port and the API.
+
+        Raises:
+            PeerError: the port cannot be had, or a certificate is no good.
+            UsageError: the socket cannot be made, or `hosts.toml` is wrong.
+        """
+        await self._open_peer_port()
+        await self._api.open()
+        self._beside(this_host.qemu_versions(self.config.qemu))  # asked once now, so that nobody waits for it later
+        _log.info(
+            "agent runs",
+            host=self.config.host,
+            socket=str(self.config.socket),
+            peer_port=self.server.port if self.server else None,
+            guests=[guest.name for guest in find_guests()],
+        )
+
+    async def stop(self) -> None:
+        """Roll back moves that have not committed, and let go of everything. No QEMU is stopped."""
+        await self._api.stop_accepting()
+        await self.moves.close()
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._service.close()
+        if self.server:
+            await self.server.close()
+        await self.peers.close()
+        await self._api.close()
+
+    def reload(self) -> None:
+        """Use the certificates that are there now; `hosts.toml` is read again by itself."""
+        self._beside(self._reload())
+
+    async def _reload(self) -> None:
+        try:
+            if self.server:
+                self.server.reload()
+            else:
+                await self._open_peer_port()
+        except LimosaError as error:
+            _log.error("cannot use the new certificates", why=error.what, remedy=error.remedy)
+        else:
+            _log.info("reloaded")
+
+    async def _open_peer_port(self) -> None:
+        handlers = {**self.moves.handlers(), **self._service.handlers()}
+        door = Door(self.config, self._service.tell_of)
+        try:
+            self.server = await serve(self.config, handlers, self.hosts, door.routes())
+        except NotFound as error:
+            _log.warning("no peer can reach this host yet", why=error.what, remedy=error.remedy)
+
+    def _beside(self, deed: Any) -> None:
+        task = asyncio.ensure_future(deed)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    # -- what the API tells -------------------------------------------------------------------------------
+
+    def hello(self) -> Hello:
+        """Who this agent is."""
+        return this_host.hello(self.config)
+
+    async def guests(self) -> tuple[GuestShown, ...]:
+        """The guests here."""
+        return await look.show_guests(self.config.host, self._move_of)
+
+    async def profile(self, guest: str) -> Profile:
+        """One guest's profile."""
+        return await look.read_profile(guest)
+
+    async def known_hosts(self) -> tuple[HostShown, ...]:
+        """The hosts that are known."""
+        return await this_host.show_hosts(self.config, self.hosts, self.peers)
+
+    def _move_of(self, pid: int) -> str | None:
+        status = self.moves.in_move(pid)
+        return status.id if status else None
+
+
+async def run(config: Config) -> None:
+    """Run an agent until SIGTERM or SIGINT; SIGHUP makes it use new certificates.
+
+    Raises:
+        UsageError: an agent runs already in this `run_dir`, or the settings make no sense.
+        PeerError: the peer port cannot be had.
+    """
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    with only_one(config):
+        agent = Agent(config)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, agent.reload)
+        watchdog = asyncio.create_task(feed_watchdog())
+        try:
+            await agent.start()
+            notify(f"READY=1\nSTATUS=host {config.host}")
+            await stop.wait()
+            _log.info("agent stops")
+            notify("STOPPING=1")
+        finally:
+            await agent.stop()
+            watchdog.cancel()
+
+
+@contextmanager
+def only_one(config: Config) -> Iterator[None]:
+    """Hold the lock of this `run_dir`.
+
+    Raises:
+        UsageError: another agent holds it, or a directory cannot be made.
+    """
+    try:
+        config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+        config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (config.run_dir / "agent.lock").open("a+")
+    except OSError as error:
+        raise UsageError(f"cannot use {error.filename}: {error.strerror}", remedy="run the agent as root") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            pid = lock.read().strip() or "unknown"
+            remedy = "stop it, or give this one its own LIMOSA_RUN_DIR and LIMOSA_STATE_DIR"
+            raise UsageError(f"an agent (pid {pid}) runs in {config.run_dir} already", remedy=remedy) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def configure_logging(*, json: bool | None = None, debug: bool = False) -> None:
+    """Log to standard error: for people on a terminal, else as one JSON object a line.
+
+    Args:
+        json: force one or the other.
+        debug: say more.
+    """
+    as_json = not sys.stderr.isatty() if json is None else json
+    renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer()
+    exceptions = [structlog.processors.format_exc_info] if as_json else []
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *exceptions,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if debug else logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, stream=sys.stderr)

@@ -1,0 +1,110 @@
+"""A short look at each guest here. Its monitor is borrowed for a few commands and given back at once."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from limosa.errors import LimosaError, MonitorBusy
+from limosa.guest.attach import attach, pick
+from limosa.guest.discover import find_guests
+from limosa.guest.introspect import introspect
+from limosa.guest.profile import FoundGuest, Profile
+from limosa.qmp.monitor import Monitor
+from limosa.units import HostName
+from limosa.wire.guests import GuestShown
+
+LOOK_LIMIT = 0.3
+"""Seconds for one guest's monitor: an idle QEMU greets within a few milliseconds."""
+
+INCOMING = frozenset({"inmigrate"})
+ENDED = frozenset({"shutdown", "postmigrate", "guest-panicked", "internal-error"})
+
+InMove = Callable[[int], str | None]
+"""Pid -> id of the move that process is in."""
+
+
+async def show_guests(host: HostName, in_move: InMove) -> tuple[GuestShown, ...]:
+    """Every QEMU on this host, by name; each is looked at, except those in a move, whose monitor the move holds."""
+    found = sorted(find_guests(), key=lambda guest: (guest.name, guest.pid))
+    return tuple(await asyncio.gather(*(_show(guest, host, in_move(guest.pid)) for guest in found)))
+
+
+async def read_profile(wanted: str) -> Profile:
+    """The profile of the guest with this name, UUID or pid.
+
+    Raises:
+        NotFound: there is none, or there are several.
+        MonitorError: it cannot be asked.
+    """
+    guest = pick(find_guests(), wanted)
+    monitor = await attach(guest)
+    try:
+        return await introspect(monitor, pid=guest.pid)
+    finally:
+        await monitor.close()
+
+
+async def _show(guest: FoundGuest, host: HostName, move: str | None) -> GuestShown:
+    if move is not None:
+        return shown(guest, host, {}, "it is in a move", move)
+    try:
+        return shown(guest, host, await _look(guest), "")
+    except LimosaError as error:
+        return shown(guest, host, {}, error.what)
+
+
+async def _look(guest: FoundGuest) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(LOOK_LIMIT):
+            monitor = await attach(guest)
+    except TimeoutError as error:
+        raise MonitorBusy(f"its monitor did not greet within {LOOK_LIMIT:g} s: somebody else may hold it") from error
+    try:
+        return await _ask(monitor)
+    finally:
+        await monitor.close()
+
+
+async def _ask(monitor: Monitor) -> dict[str, Any]:
+    commands = ("query-status", "query-memory-size-summary", "query-cpus-fast")
+    answers = await monitor.execute_many([(command, None) for command in commands], timeout=LOOK_LIMIT)
+    return {c: a for c, a in zip(commands, answers, strict=True) if not isinstance(a, Exception)}
+
+
+def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str, move: str | None = None) -> GuestShown:
+    """One line of `limosa ls`. Pure.
+
+    Args:
+        guest: as it was found.
+        host: where.
+        told: QEMU's answers by command; empty if it was not, or could not be, asked.
+        trouble: why not.
+        move: the move it is in.
+    """
+    state = str(told["query-status"]["status"]) if "query-status" in told else "unknown"
+    sizes = told.get("query-memory-size-summary", {})
+    memory = sizes.get("base-memory", 0) + sizes.get("plugged-memory", 0)
+    return GuestShown(
+        name=guest.name,
+        uuid=guest.uuid,
+        pid=guest.pid,
+        host=host,
+        state=state,
+        memory=memory or guest.memory,
+        vcpus=len(told.get("query-cpus-fast", ())) or guest.vcpus,
+        owner=guest.owner,
+        monitor=_monitor(guest),
+        movable=trouble or _state_forbids(state) or "yes",
+        move=move,
+    )
+
+
+def _state_forbids(state: str) -> str:
+    if state in INCOMING:
+        return "it waits for a guest that arrives"
+    return f"its state is {state}" if state in ENDED else ""
+
+
+def _monitor(guest: FoundGuest) -> str | None:
+    places: Sequence[str | None] = [m.path or m.address for m in guest.monitors if m.mode == "control"]
+    return next((place for place in places if place), None)
