@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from limosa.errors import LimosaError, MonitorBusy
-from limosa.guest.attach import attach, pick
+from limosa.guest.attach import OURS, attach, pick
 from limosa.guest.discover import find_guests
 from limosa.guest.introspect import introspect
 from limosa.guest.profile import FoundGuest, Profile
@@ -92,11 +92,20 @@ def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str,
         state=state,
         memory=memory or guest.memory,
         vcpus=len(told.get("query-cpus-fast", ())) or guest.vcpus,
-        owner=guest.owner,
+        owner=owner(guest),
         monitor=_monitor(guest),
         movable=trouble or _state_forbids(state) or "yes",
         move=move,
     )
+
+
+def owner(guest: FoundGuest) -> str:
+    """Who started a guest, by where its monitors lie: ours, libvirt's and Proxmox's have their own places."""
+    if any((m.chardev or "").startswith(OURS) for m in guest.monitors):
+        return "limosa"
+    paths = [m.path or "" for m in guest.monitors]
+    signs = (("/libvirt/", "libvirt"), ("/qemu-server/", "proxmox"))
+    return next((who for sign, who in signs if any(sign in path for path in paths)), "by hand")
 
 
 def _state_forbids(state: str) -> str:
