@@ -1,0 +1,180 @@
+"""The demo's guest: two local disks to begin with; a volume, a NIC, a DIMM and a vCPU are plugged in while it runs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from limosa.lab import assets, records
+from limosa.lab.guestctl import GuestControl, GuestOptions, Status
+from limosa.lab.guests import GuestSpec, blockdev, mac_of, owners_monitor
+from limosa.lab.hosts import Host, Role
+from limosa.lab.lab import Lab
+from limosa.lab.network import OBSERVER_ADDRESS, in_network
+from limosa.lab.state import LabError
+from limosa.qmp.monitor import Monitor
+from limosa.units import MIB
+
+NAME = "demo"
+ADDRESSES = ("10.66.0.101", "10.66.0.102")
+MEMORY, DIMM, PAGES = 512, 128, 128
+"""MiB: of base RAM, of the DIMM that is plugged in, and with a counter in every page."""
+BOOT_LIMIT = 90.0
+PLUG_LIMIT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DemoDisk:
+    """A disk that takes numbered records and holds known bytes behind them. Sizes in MiB."""
+
+    label: str
+    path: str
+    """As the guest's QEMU names it: a path on the host, or of the NBD server."""
+    format: str
+    size: int
+    content: int
+
+    @property
+    def layout(self) -> records.Layout:
+        """Where the records go."""
+        return records.Layout(self.label)
+
+
+SYSTEM = DemoDisk("system", "/srv/demo/system.qcow2", "qcow2", 256, 32)
+DATA = DemoDisk("data", "/srv/demo/data.img", "raw", 128, 32)
+VOLUME = DemoDisk("volume", "volume.img", "raw", 64, 8)
+DISKS = (SYSTEM, DATA, VOLUME)
+
+
+def spec() -> GuestSpec:
+    """The command line with which its owner starts it: nothing on it was put there for limosa."""
+    ports = (f"pcie-root-port,id=port{n},chassis={n},slot={n}" for n in (1, 2))
+    return GuestSpec(
+        name=NAME,
+        options=GuestOptions(
+            addresses=tuple(f"{address}/24" for address in ADDRESSES), pages=PAGES, records="magic", records_hz=20
+        ),
+        memory=MEMORY,
+        memory_options=",slots=2,maxmem=1G",
+        smp="2,maxcpus=4,sockets=4,cores=1,threads=1",
+        devices=(
+            *blockdev(SYSTEM.label, SYSTEM.path, SYSTEM.format),
+            *blockdev(DATA.label, DATA.path, DATA.format),
+            *(word for port in ports for word in ("-device", port)),
+        ),
+    )
+
+
+def make_disks(host: Host, volume: Path) -> dict[str, records.Content]:
+    """The three disks, and what each must hold for ever."""
+    places = {SYSTEM.label: host.path(SYSTEM.path), DATA.label: host.path(DATA.path), VOLUME.label: volume}
+    for place in places.values():
+        place.parent.mkdir(parents=True, exist_ok=True)
+    return {
+        disk.label: records.create(
+            places[disk.label], disk.format, disk.size * MIB, disk.layout, content=disk.content * MIB, seed=number
+        )
+        for number, disk in enumerate(DISKS)
+    }
+
+
+async def serve_volume(role: Role, volume: Path) -> None:
+    """Serve a file over NBD from the observer's namespace: shared storage that is on neither host."""
+    nbd = assets.qemu_10().with_name("qemu-nbd")
+    where = ("-x", VOLUME.label, "-b", OBSERVER_ADDRESS)
+    # It returns when the server listens, and leaves it running.
+    await role.run([str(nbd), "--fork", "--persistent", "--shared=8", "-f", "raw", *where, str(volume)])
+
+
+async def plug_in(host: Host) -> None:
+    """Plug in a volume, a NIC, a DIMM and a vCPU, over the owner's monitor, as the owner would."""
+    await host.add_tap("tap1")
+    monitor = await owners_monitor(host, spec())
+    try:
+        await _plug_volume(monitor)
+        await _plug_nic(monitor)
+        await _plug_memory(monitor)
+        await _plug_vcpu(monitor)
+    finally:
+        await monitor.close()
+
+
+async def _plug_volume(monitor: Monitor) -> None:
+    server = {"type": "inet", "host": OBSERVER_ADDRESS, "port": "10809"}
+    protocol = {"driver": "nbd", "server": server, "export": VOLUME.label}
+    await monitor.execute("blockdev-add", {"driver": "raw", "node-name": VOLUME.label, "file": protocol})
+    await monitor.execute(
+        "device_add", {"driver": "virtio-blk-pci", "id": "disk-volume", "drive": VOLUME.label, "bus": "port1"}
+    )
+
+
+async def _plug_nic(monitor: Monitor) -> None:
+    backend = {"type": "tap", "id": "net1", "ifname": "tap1", "script": "no", "downscript": "no"}
+    await monitor.execute("netdev_add", backend)
+    device = {"driver": "virtio-net-pci", "id": "nic1", "netdev": "net1", "bus": "port2", "mac": mac_of(NAME, 1)}
+    await monitor.execute("device_add", device)
+
+
+async def _plug_memory(monitor: Monitor) -> None:
+    await monitor.execute("object-add", {"qom-type": "memory-backend-ram", "id": "mem1", "size": DIMM * MIB})
+    await monitor.execute("device_add", {"driver": "pc-dimm", "id": "dimm1", "memdev": "mem1"})
+
+
+async def _plug_vcpu(monitor: Monitor) -> None:
+    slots = await monitor.execute("query-hotpluggable-cpus")
+    free = next(slot for slot in reversed(slots) if "qom-path" not in slot)
+    await monitor.execute("device_add", {"driver": free["type"], "id": "cpu2", **free["props"]})
+
+
+def missing_parts(status: Status) -> list[str]:
+    """What of the plugged-in parts the guest does not see; empty when all of them work."""
+    wrong = []
+    if status.cpus != 3:
+        wrong.append(f"{status.cpus} vCPUs, not 3")
+    if status.memory_kib < (MEMORY + DIMM) * 1024 * 0.75:  # kernel and initramfs keep some, less than the DIMM
+        wrong.append(f"{status.memory_kib} KiB of memory")
+    named = {address.partition("/")[0] for nic in status.nics for address in nic.addresses}
+    wrong += [f"no NIC has {address}" for address in ADDRESSES if address not in named]
+    recording = {disk.label for disk in status.disks if disk.recording}
+    wrong += [f"disk {disk.label} takes no records" for disk in DISKS if disk.label not in recording]
+    return wrong
+
+
+async def until_complete(guest: GuestControl) -> Status:
+    """Wait until the guest uses all that was plugged in.
+
+    Raises:
+        LabError: it does not within PLUG_LIMIT seconds.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + PLUG_LIMIT
+    while wrong := missing_parts(status := await guest.status()):
+        if loop.time() > deadline:
+            raise LabError(f"the guest does not see what was plugged in: {', '.join(wrong)}")
+        await asyncio.sleep(0.2)  # the guest's own hot-plug handling has no way to call us
+    return status
+
+
+@asynccontextmanager
+async def connected(lab: Lab) -> AsyncIterator[GuestControl]:
+    """A TCP connection to the guest from the observer's namespace: one that every move has to carry along.
+
+    Raises:
+        GuestSilent: the guest does not answer within BOOT_LIMIT seconds.
+    """
+    target = f"TCP:{ADDRESSES[0]}:7,retry={int(BOOT_LIMIT * 4)},interval=0.25,connect-timeout=2"
+    process = await asyncio.create_subprocess_exec(
+        *in_network(lab.observer.pid, ["socat", "STDIO", target]),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        yield GuestControl(process.stdout, process.stdin)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
