@@ -446,6 +446,20 @@ def test_the_commands_speak_for_people_and_for_programs(base: Path) -> None:
     assert cli("status", "--name", "t").returncode == 2
 
 
+async def test_limosa_on_a_host_talks_to_that_hosts_agent(base: Path) -> None:
+    async with Lab.up(hosts=2, name="t") as lab:
+        a, b = lab.host("a"), lab.host("b")
+        for host, other in ((a, b), (b, a)):
+            hello = json.loads((await host.run(["limosa", "hosts", "--json"])).stdout)
+            assert {entry["name"] for entry in hello} == {"a", "b"}
+            assert {entry["name"] for entry in hello if entry["reachable"]} >= {other.name}
+        await lab.unplug("b")
+        await lab.plug("b")
+        assert b.agent is not None
+        assert b.agent.running
+        assert json.loads((await b.run(["limosa", "ls", "--json"])).stdout) == []
+
+
 def test_without_root_the_commands_say_so(base: Path) -> None:
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-m", "limosa.cli.lab", "up"],

@@ -186,6 +186,8 @@ class Host(Role):
         self.addresses: Addresses = network.addresses(index)
         self.fabric = fabric
         self.link_mbit = link_mbit
+        self.agent: Process | None = None
+        """The agent, where this program started it."""
 
     @property
     def plugged(self) -> bool:

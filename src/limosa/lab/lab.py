@@ -120,7 +120,14 @@ class Lab:
         if self.record.agents:
             for host in self.hosts.values():
                 provision.provision(self, host)
-            await asyncio.gather(*(provision.start_agent(host) for host in self.hosts.values()))
+            await self._start_agents()
+
+    async def _start_agents(self) -> None:
+        """All agents at once. Raises the first error, when every one is up or has failed."""
+        starting = (provision.start_agent(host) for host in self.hosts.values())
+        for outcome in await asyncio.gather(*starting, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
 
 
 class _Up:
@@ -155,9 +162,9 @@ class _Up:
             except BaseException:
                 demolish(store)
                 raise
-            record = msgspec.structs.replace(self._record, complete=True)
-            store.save(record)
-            return Lab(store, record)
+            lab.record = msgspec.structs.replace(self._record, complete=True)
+            store.save(lab.record)
+            return lab
 
 
 async def take_down(name: str | None = None) -> int:

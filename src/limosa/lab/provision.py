@@ -73,6 +73,8 @@ def provision(lab: "Lab", host: Host) -> None:
 async def start_agent(host: Host) -> Process:
     """Start the host's agent and wait until its socket answers; its log is `log/agent.err` in the host's directory.
 
+    It is `host.agent` from then on; kill that, and start another one, to see what an agent's death does.
+
     Raises:
         LabError: it ended, or did not answer in time; `detail` is the end of its log.
     """
@@ -85,6 +87,7 @@ async def start_agent(host: Host) -> Process:
             agent.kill()
             raise LabError(f"the agent of {host.name} {ended}", detail=log, remedy="limosa lab up --no-agents")
         await asyncio.sleep(0.02)  # a socket that somebody else will bind tells nobody
+    host.agent = agent
     return agent
 
 
