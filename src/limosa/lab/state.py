@@ -38,6 +38,11 @@ class LabError(LimosaError):
     code = "lab"
     exit_status = 20
 
+    def __init__(self, what: str, *, remedy: str = "", detail: str = "") -> None:
+        super().__init__(what, remedy=remedy, detail=detail)
+        if detail:
+            self.add_note(detail)  # a failed test shows an agent's log, or what a command wrote
+
 
 class LabRecord(msgspec.Struct, frozen=True):
     """What `lab.json` holds: what the lab was asked to be."""
