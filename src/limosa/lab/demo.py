@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import shutil
 import subprocess
 import tempfile
@@ -14,7 +15,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from limosa.errors import LimosaError
+from limosa.errors import LimosaError, from_wire
 from limosa.guest.compare import Comparison, compare
 from limosa.guest.profile import Profile
 from limosa.lab import assets, demo_guest, guests, records
@@ -22,6 +23,7 @@ from limosa.lab.demo_guest import DISKS, NAME, VOLUME, DemoDisk
 from limosa.lab.demo_report import Check, Moved, watched
 from limosa.lab.guestctl import GuestControl, Pages, Status
 from limosa.lab.hosts import Host
+from limosa.lab.inside import Completed
 from limosa.lab.lab import Lab
 from limosa.lab.traces import PingRecord
 from limosa.wire.guests import GuestShown
@@ -160,12 +162,20 @@ async def migrate(source: Host, destination: Host) -> MoveStatus:
         check=False,
     )
     if done.status != 0:
-        raise DemoFailed(
-            f"limosa migrate ended with status {done.status} on host {source.name}",
-            remedy="limosa demo --keep leaves the lab as it is; limosa lab exec looks into it",
-            detail=done.stderr or done.stdout,
-        )
+        raise failed(done, source.name)
     return msgspec.json.decode(done.stdout, type=MoveStatus)
+
+
+def failed(done: Completed, host: str) -> DemoFailed:
+    """What to say of a `limosa migrate` that did not move the guest: its own words."""
+    remedy = "limosa demo --keep leaves the lab standing, for limosa lab exec to look around in"
+    try:
+        error = from_wire(json.loads(done.stderr)["error"])
+    except (ValueError, KeyError, TypeError):
+        what = f"limosa migrate ended with status {done.status} on host {host}"
+        return DemoFailed(what, remedy=remedy, detail=done.stderr or done.stdout)
+    what = f"limosa migrate on host {host} ended with status {done.status}: {error.what}"
+    return DemoFailed(what, guest_runs=error.guest_runs, remedy=error.remedy or remedy, detail=error.detail)
 
 
 async def profile_on(host: Host) -> Profile:
@@ -200,7 +210,7 @@ def ram_check(pages: Pages, before: Status) -> Check:
     """Every page holds what was last written to it, and the counter went on."""
     dirtier, old = pages.dirtiers[0], before.dirtiers[0]
     counted = dirtier.passes - old.passes
-    seen = f"{dirtier.mib} MiB, counted through {dirtier.passes} times, {counted} of them since; {dirtier.errors} pages wrong"
+    seen = f"{dirtier.mib} MiB, {dirtier.passes} times through, {counted} of them since; {dirtier.errors} pages wrong"
     return Check("RAM pattern intact", seen, pages.intact and dirtier.passes > 0)
 
 
