@@ -9,11 +9,9 @@ import msgspec
 from limosa.guest.cmdline import escape, split
 from limosa.guest.devices import must_be_said
 from limosa.guest.introspect import cache_directory
+from limosa.guest.parts import OURS, chain
 from limosa.guest.probe import Board, Known, Probe
 from limosa.guest.profile import BlockNode, Chardev, Device, Drive, HostObject, Netdev, PluggedCpu, Profile, Value
-
-OURS = "limosa-"
-"""Ids of what limosa adds to a twin begin with this; they are not carried to the next one."""
 
 OWN_MONITOR = OURS + "mon"
 
@@ -72,18 +70,55 @@ def _all(profile: Profile, twin: TwinShape) -> Iterator[str]:
     for extra in twin.extra_objects:
         yield from ("-object", _json(extra))
     yield from _monitors(profile, twin)
-    for node in profile.block_nodes:
-        yield from ("-blockdev", _json(blockdev(node)))
+    yield from _block(profile)
     for netdev in profile.netdevs:
         yield from ("-netdev", _netdev(netdev))
     for cpu in profile.plugged_cpus:
         yield from ("-device", _json(_plugged_cpu(cpu)))
     drives = {drive.device: drive for drive in profile.drives}
+    by_backend = {drive.node: drive.backend for drive in profile.drives if _needs_backend(profile, drive)}
     for device in profile.devices:
         seen = profile.guest_visible.get(device.position, {})
-        yield from ("-device", _json(_device(device, seen, drives.get(device.path), twin)))
+        said = _device(device, seen, drives.get(device.path), twin)
+        if device.drive in by_backend:
+            said["drive"] = by_backend[device.drive]
+        yield from ("-device", _json(said))
     yield from _display(profile)
     yield from _carried(profile, early=False)
+
+
+def _block(profile: Profile) -> Iterator[str]:
+    legacy = {drive.node: drive for drive in profile.drives if drive.node and _needs_backend(profile, drive)}
+    inside = {node.node_name for name in legacy for node in chain(profile, name)}
+    for node in profile.block_nodes:
+        if node.node_name not in inside:
+            yield from ("-blockdev", _json(blockdev(node)))
+    for name, drive in legacy.items():
+        told = _tree(profile, name)
+        told.pop("node-name")
+        yield from ("-drive", _pairs("if=none", {"id": drive.backend, "node-name": name} | _dotted(told)))
+
+
+def _needs_backend(profile: Profile, drive: Drive) -> bool:
+    """A usb-storage has no property for the identity that its disk takes from the name of its `-drive`."""
+    sticks = [device.path for device in profile.devices if device.driver == "usb-storage"]
+    return bool(drive.backend) and any(drive.device.startswith(path) for path in sticks)
+
+
+def _tree(profile: Profile, name: str) -> dict[str, Value]:
+    """A node with its children inside it."""
+    node = profile.node(name)
+    return blockdev(node) | {role: _tree(profile, child) for role, child in node.children.items()}
+
+
+def _dotted(tree: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            found |= _dotted(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = "" if value is None else value
+    return found
 
 
 def blockdev(node: BlockNode) -> dict[str, Value]:

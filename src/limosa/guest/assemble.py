@@ -21,6 +21,7 @@ from limosa.guest.profile import (
     Machine,
     Memory,
     MonitorAddress,
+    Netdev,
     PluggedCpu,
     Profile,
     QemuBuild,
@@ -80,8 +81,8 @@ def assemble(
     edges = read_graph(told["x-debug-query-block-graph"])
     named = [node for node in told["query-named-block-nodes"] if node["node-name"] not in edges.transient]
     live = [str(node["node-name"]) for node in named]
-    nodes, unknown_nodes = block_nodes(named, edges, node_options(made, edges, live), process.resolve)
-    names = stable_names(live, edges)
+    names = stable_names(live, edges, _backends_on_sticks(reading))
+    nodes, unknown_nodes = block_nodes(named, edges, node_options(made, edges, live), names, process.resolve)
     drives = tuple(_drives(told["query-block"], names, made))
     found, unknown_devices = devices(
         (*reading.sightings, *reading.busless),
@@ -100,6 +101,7 @@ def assemble(
         process.bridges,
         process.vhost_files,
     )
+    found = tuple(_named_netdev(device, networks) for device in found)
     version = told["query-version"]
     return Profile(
         name=str(told["query-name"].get("name", "")),
@@ -124,9 +126,15 @@ def assemble(
         display=Display(options=tuple(made.display)),
         options=tuple(made.carried),
         monitors=process.monitors,
-        guest_visible=_guest_visible(reading),
+        guest_visible=_guest_visible(reading, drives),
         unknown=(*unknown_nodes, *unknown_devices, *unknown_chardevs, *unknown_networks, *_write_only(reading, made)),
     )
+
+
+def _named_netdev(device: Device, networks: tuple[Netdev, ...]) -> Device:
+    """`#net042` cannot be said; the profile has another name for it."""
+    name = next((n.id for n in networks if n.live_name and n.live_name == device.netdev), device.netdev)
+    return msgspec.structs.replace(device, netdev=name)
 
 
 _FILES = ("path", "logfile", "mem-path", "filename", "dir", "file")
@@ -245,6 +253,16 @@ def _write_only(reading: Reading, made: Created) -> list[Unknown]:
     ]
 
 
+def _backends_on_sticks(reading: Reading) -> frozenset[str]:
+    """BlockBackends of usb-storage: its disk takes its identity from their name, so the twin has them too."""
+    sticks = [s.placed.path for s in reading.sightings if s.placed.driver == "usb-storage"]
+    return frozenset(
+        str(told["device"])
+        for told in reading.general["query-block"]
+        if told["device"] and any(_device_path(str(told.get("qdev"))).startswith(path) for path in sticks)
+    )
+
+
 def _drives(block: list[dict[str, Value]], names: Mapping[str, str], made: Created) -> list[Drive]:
     return [_drive(told, names, made) for told in block if "qdev" in told]
 
@@ -278,8 +296,14 @@ def _chardev_users(made: Created, found: tuple[Device, ...]) -> dict[str, str]:
     return by_device | made.chardev_users
 
 
-def _guest_visible(reading: Reading) -> dict[str, dict[str, Value]]:
-    seen = {sighting.placed.position: seen_by_guest(sighting) for sighting in reading.sightings}
+def _guest_visible(reading: Reading, drives: tuple[Drive, ...]) -> dict[str, dict[str, Value]]:
+    caches = {drive.device: "on" if drive.writeback else "off" for drive in drives if drive.node}
+    seen = {}
+    for sighting in reading.sightings:
+        seen[sighting.placed.position] = found = seen_by_guest(sighting)
+        # `auto` is what the drive says, and -drive and -blockdev say it in different places.
+        if found.get("write-cache") == "auto":
+            found["write-cache"] = caches.get(sighting.placed.path, "auto")
     for sighting in reading.busless:
         seen[f"{sighting.placed.position}/{_busless_place(sighting)}"] = seen_by_guest(sighting)
     seen["cpu"] = {k: v for k, v in reading.cpu.items() if k not in _CPU_NOT_SEEN}

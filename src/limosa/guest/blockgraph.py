@@ -48,10 +48,13 @@ def read_graph(graph: Mapping[str, Sequence[Mapping[str, Value]]]) -> Edges:
     return Edges(children, roots, frozenset(transient))
 
 
-def stable_names(live: Sequence[str], edges: Edges) -> dict[str, str]:
-    """Live name -> a name that the twin can use: `#block123` becomes its drive's name, or its parent's and its role."""
-    taken = {name for name in live if not name.startswith("#")}
-    found = {name: name for name in taken}
+def stable_names(live: Sequence[str], edges: Edges, backends: frozenset[str] = frozenset()) -> dict[str, str]:
+    """Live name -> a name that the twin can use: `#block123` becomes its drive's name, or its parent's and its role.
+
+    `backends` are BlockBackends that the twin will have too: nodes and backends share one name space in QEMU.
+    """
+    taken = {name for name in live if not name.startswith("#")} | backends
+    found = {name: name for name in taken - backends}
     parents = {child: (parent, role) for parent, roles in edges.children.items() for role, child in roles.items()}
 
     def name_of(live_name: str) -> str:
@@ -83,6 +86,7 @@ def block_nodes(
     named: Sequence[Mapping[str, Value]],
     edges: Edges,
     created: Mapping[str, Mapping[str, Value]],
+    names: Mapping[str, str],
     resolve: Callable[[str], str],
 ) -> tuple[tuple[BlockNode, ...], tuple[Unknown, ...]]:
     """All nodes, children before parents.
@@ -91,10 +95,10 @@ def block_nodes(
         named: answer of `query-named-block-nodes` with `flat`.
         edges: from `read_graph`.
         created: live node name -> flat `-blockdev` options of those that the command line made.
+        names: from `stable_names`.
         resolve: a path as the process names it -> as the host sees it.
     """
     shown = {str(node["node-name"]): node for node in named}
-    names = stable_names(list(shown), edges)
     found: list[BlockNode] = []
     unknown: list[Unknown] = []
     for live in _children_first(shown, edges):

@@ -1,6 +1,5 @@
 """Devices in the words of `-device`: which are the user's, and which of their properties must be said."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,9 +20,7 @@ ALWAYS_SAID = frozenset({"romfile"})
 # Settable although no default is declared. Other numbers without one are read-only (`busnr`, a DIMM's `size`).
 _SETTABLE = frozenset({"bootindex", "requested-size", "block-size", "memaddr"})
 # Links to objects and devices whose name the guest cannot see.
-_HOST_SIDE = frozenset({"iothread", "rng", "drive", "netdev", "chardev", "memdev", "wakeup", "tpmdev", "audiodev"})
-_LINK = re.compile(r"link<.*>")
-_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+_HOST_SIDE = names("iothread rng drive netdev chardev memdev wakeup tpmdev audiodev rerror werror")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +69,10 @@ def devices(
         roots: device path -> `node_name` of its medium.
     """
     users = {s.placed.path for s in sightings if is_users(s.placed, bare, not_pluggable)}
-    inner_of_usb = {s.placed.path for s in sightings if _made_by_parent(s.placed, sightings)}
+    # A usb-storage makes the SCSI disk that holds its drive.
+    sticks = {s.placed.path for s in sightings if s.placed.driver == "usb-storage"}
+    inner = {s.placed.path: s.placed.parent for s in sightings if s.placed.parent in sticks}
+    roots = dict(roots) | {parent: roots[path] for path, parent in inner.items() if parent and path in roots}
     unknown = [
         Unknown(
             what=f"device:{s.placed.path}", why=f"the board made a {s.placed.driver} that a bare board does not have"
@@ -85,7 +85,7 @@ def devices(
     found = [
         _device(s, known.get(s.placed.driver, {}), roots)
         for s in sightings
-        if s.placed.path in users and s.placed.path not in inner_of_usb
+        if s.placed.path in users and s.placed.path not in inner
     ]
     # Hot-plugged devices came after everything else; within each half parents stay before children.
     return tuple(sorted(found, key=lambda device: device.hotplugged)), tuple(unknown)
@@ -95,18 +95,12 @@ def devices(
 _MADE_BY_OPTIONS = frozenset({"cfi.pflash01", "kvmvapic", "loader"})
 
 
-def _made_by_parent(placed: Placed, sightings: Sequence[Sighting]) -> bool:
-    """A usb-storage makes the SCSI disk that holds its drive."""
-    parent = next((s.placed for s in sightings if s.placed.path == placed.parent), None)
-    return parent is not None and parent.driver == "usb-storage"
-
-
 def _device(sighting: Sighting, known: Mapping[str, Known], roots: Mapping[str, str | None]) -> Device:
     placed = sighting.placed
     told = placed.properties | sighting.extra
     said = {name: _said(value) for name, value in told.items() if must_be_said(name, value, known.get(name))}
-    if "port" in told and "usb_version" in told:
-        said["port"] = placed.position.rpartition("/")[2]
+    if placed.port:
+        said["port"] = placed.port
     backends = {key: _link(told[name]) for name, key in BACKENDS.items() if told.get(name)}
     if "drive" in told:
         backends["drive"] = roots.get(placed.path)
@@ -157,8 +151,8 @@ def seen_by_guest(sighting: Sighting) -> dict[str, Value]:
     """Every property of a device that is not a name on the host."""
     told = sighting.placed.properties | sighting.extra
     seen = {k: v for k, v in told.items() if k not in _HOST_SIDE and not _is_path(v)}
-    if "port" in told and "usb_version" in told:
-        seen["port"] = sighting.placed.position.rpartition("/")[2]
+    if sighting.placed.port:
+        seen["port"] = sighting.placed.port
     return {"driver": sighting.placed.driver} | seen
 
 

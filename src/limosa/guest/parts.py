@@ -4,13 +4,19 @@ from collections.abc import Iterator
 
 from limosa.guest.profile import BlockNode, Profile
 
+OURS = "limosa-"
+"""Ids of what limosa itself added to a guest's QEMU begin with this; nobody needs to carry it on."""
+
+# Said by the builder of every command line.
+_ALWAYS_SAID = frozenset({"name"})
+
 
 def parts(profile: Profile) -> frozenset[str]:
     """One name for each thing that a kind of cargo must claim before the guest may move.
 
     Returns:
         `cpu`, `memory`, `display`, and `device:PATH`, `block:NODE`, `netdev:ID`, `chardev:ID`,
-        `object:ID`, `option:NAME` with the names that the profile has them under.
+        `object:ID`, `option:NAME`, `cpu:ID` (plugged) with the names that the profile has them under.
     """
     return frozenset(_named(profile))
 
@@ -32,6 +38,7 @@ def _named(profile: Profile) -> Iterator[str]:
     yield from (f"device:{device.path}" for device in profile.devices)
     yield from (f"block:{node.node_name}" for node in profile.block_nodes)
     yield from (f"netdev:{netdev.id}" for netdev in profile.netdevs)
-    yield from (f"chardev:{chardev.id}" for chardev in profile.chardevs)
-    yield from (f"object:{thing.id}" for thing in profile.objects)
-    yield from (f"option:{option.name}" for option in profile.options)
+    yield from (f"chardev:{chardev.id}" for chardev in profile.chardevs if not chardev.id.startswith(OURS))
+    yield from (f"object:{thing.id}" for thing in profile.objects if not thing.id.startswith(OURS))
+    yield from (f"option:{option.name}" for option in profile.options if option.name not in _ALWAYS_SAID)
+    yield from (f"cpu:{cpu.id}" for cpu in profile.plugged_cpus)

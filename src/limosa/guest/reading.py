@@ -118,7 +118,7 @@ def _busless(placed: Iterable[Placed], objects: Mapping[str, str], cpus: set[str
         if path.startswith(USER_ROOTS) and path.count("/") == 3 and path not in seen and path not in cpus
     ]
     return [
-        Placed(path, objects[path], _id(path), None, f"none/{objects[path]}", {})
+        Placed(path, objects[path], _id(path), None, "", f"none/{objects[path]}", {})
         for path in sorted(paths, key=index_of)
     ]
 

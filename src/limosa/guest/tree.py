@@ -14,6 +14,7 @@ from limosa.guest.profile import Value
 from limosa.guest.qtree import TreeBus, TreeDevice
 
 USER_ROOTS = ("/machine/peripheral/", "/machine/peripheral-anon/")
+USB = "usb-bus"
 SYSTEM_BUS = "/machine/unattached/sysbus"
 _INDEXED = re.compile(r"(?P<stem>.*)\[(?P<index>\d+)\]")
 _PORT = re.compile(r"port ([\d.]+)")
@@ -27,12 +28,18 @@ class Placed:
     driver: str
     id: str | None
     bus: str | None
+    bus_type: str
     position: str
     properties: dict[str, Value]
     inner: str | None = None
     """Driver of the folded virtio device."""
     parent: str | None = None
     """Path of the device whose bus this sits on."""
+
+    @property
+    def port(self) -> str | None:
+        """The port that a USB device sits on, also where it was not asked for."""
+        return self.position.rpartition("/")[2] if self.bus_type == USB else None
 
     @property
     def by_user(self) -> bool:
@@ -101,7 +108,7 @@ class _Walk:
             yield from self._bus(bus, SYSTEM_BUS if bus.name == "main-system-bus" else "/" + bus.name, None)
 
     def _bus(self, bus: TreeBus, path: str, parent: str | None) -> Iterator[Placed]:
-        for device in bus.devices:
+        for device in _by_depth(bus) if bus.type == USB else bus.devices:
             named = f"{USER_ROOTS[0]}{device.id}"
             own = named if device.id and named in self._objects else self._take(device.driver, path)
             placed = Placed(
@@ -109,6 +116,7 @@ class _Walk:
                 device.driver,
                 device.id or None,
                 bus.name,
+                bus.type,
                 self._position(bus.name, device),
                 device.properties,
                 parent=parent,
@@ -139,6 +147,11 @@ class _Walk:
         self._positions[base] += 1
         count = self._positions[base]
         return base if count == 1 else f"{base}#{count}"
+
+
+def _by_depth(bus: TreeBus) -> list[TreeDevice]:
+    """A USB bus's devices with each hub before what hangs on it; QEMU may plug in a hub of its own on the way."""
+    return sorted(bus.devices, key=lambda device: _where(device).count("."))
 
 
 def _where(device: TreeDevice) -> str:
