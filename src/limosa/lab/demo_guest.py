@@ -17,6 +17,7 @@ from limosa.qmp.monitor import Monitor
 from limosa.units import MIB
 
 NAME = "demo"
+UUID = "11b05a11-ba6d-4b17-9000-000000000001"
 ADDRESSES = ("10.66.0.101", "10.66.0.102")
 MEMORY, DIMM, PAGES = 512, 128, 128
 """MiB: of base RAM, of the DIMM that is plugged in, and with a counter in every page."""
@@ -58,6 +59,7 @@ def spec() -> GuestSpec:
         memory=MEMORY,
         memory_options=",slots=2,maxmem=1G",
         smp="2,maxcpus=4,sockets=4,cores=1,threads=1",
+        uuid=UUID,
         devices=(
             *blockdev(SYSTEM.label, SYSTEM.path, SYSTEM.format),
             *blockdev(DATA.label, DATA.path, DATA.format),
