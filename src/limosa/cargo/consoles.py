@@ -17,6 +17,7 @@ import msgspec
 
 from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When
 from limosa.cargo.storage import mapped
+from limosa.guest.parts import OURS
 from limosa.guest.profile import Chardev, Display, MonitorAddress, Profile
 from limosa.units import MoveId, Side
 from limosa.wire.findings import Finding, Severity
@@ -92,7 +93,9 @@ class Consoles(NoDeeds):
     ) -> Offer:
         """Choose sockets, files and ports."""
         now = _Round(profile.name or profile.uuid, host, request)
-        chardevs = {chardev.id: _chardev(chardev, now) for chardev in profile.chardevs}
+        # limosa's own monitor of a twin that moves again is made anew with the next twin.
+        theirs = (chardev for chardev in profile.chardevs if not chardev.id.startswith(OURS))
+        chardevs = {chardev.id: _chardev(chardev, now) for chardev in theirs}
         display = [_screen(name, value, now) for name, value in profile.display.options]
         return Offer(
             kind=self.name,

@@ -127,15 +127,10 @@ async def in_sync(here: Here, copies: Sequence[Copy], *, since: int) -> None:
     watch = _Watch()
     monitor = here.monitor
     while True:
-        told = {job["device"]: job for job in await monitor.execute("query-block-jobs")}
-        ended = {job["id"]: job for job in await monitor.execute("query-jobs")}
+        told = await _readings(monitor, copies, since)
         for copy in copies:
-            job = told.get(copy.name)
-            error = ended.get(copy.name, {}).get("error")
-            if job is None or error:
-                raise _failed(copy, error or _last_error(monitor, copy, since))
-            here.tell(watch.read(copy, job))
-        if all(told[copy.name]["ready"] for copy in copies):
+            here.tell(watch.read(copy, told[copy.name]))
+        if all(job["ready"] for job in told.values()):
             return
         watch.complain(copies)
         await _something_happens(monitor, monitor.events.position)
@@ -151,11 +146,16 @@ async def turn_synchronous(monitor: Monitor, copies: Sequence[Copy]) -> None:
     """
     if monitor.version < CHANGE_SINCE:
         return
+    since = monitor.events.position
     for copy in copies:
         change = {"id": copy.name, "type": "mirror", "copy-mode": "write-blocking"}
-        await monitor.execute("block-job-change", change)
+        try:
+            await monitor.execute("block-job-change", change)
+        except QmpError as refusal:
+            await _readings(monitor, copies, since)  # a job that has failed says why
+            raise _failed(copy, refusal.text) from refusal
     deadline = monotonic() + STALLED_SECONDS
-    while behind := await _behind(monitor, copies):
+    while behind := _behind(copies, await _readings(monitor, copies, since)):
         if monotonic() > deadline:
             raise _failed(behind[0], "it does not catch up with the guest's writes")
         await asyncio.sleep(0.02)  # QEMU has no event for `actively-synced`
@@ -168,13 +168,12 @@ async def finish(monitor: Monitor, copies: Sequence[Copy]) -> None:
         MoveFailed: a mirror ended with an error, or did not end.
     """
     since = monitor.events.position
-    refused = await monitor.execute_many([("block-job-cancel", {"device": copy.name}) for copy in copies], timeout=10.0)
-    for copy, answer in zip(copies, refused, strict=True):
-        if isinstance(answer, QmpError):
-            raise _failed(copy, answer.text)
+    answers = await monitor.execute_many([("block-job-cancel", {"device": copy.name}) for copy in copies], timeout=10.0)
     try:
-        for copy in copies:
-            await monitor.events.wait(_concluded(copy.name), since=since, timeout=SETTLE_SECONDS)
+        for copy, answer in zip(copies, answers, strict=True):
+            # A job that refuses has ended before, well or not: what is kept of it tells.
+            if not isinstance(answer, QmpError):
+                await monitor.events.wait(_concluded(copy.name), since=since, timeout=SETTLE_SECONDS)
     except MonitorSilent as late:
         raise MoveFailed(
             f"the copy of {copy.item} did not end", guest_runs=Side.SOURCE, remedy="look at the link, then try again"
@@ -273,11 +272,21 @@ async def _something_happens(monitor: Monitor, since: int) -> None:
         return
 
 
-async def _behind(monitor: Monitor, copies: Sequence[Copy]) -> list[Copy]:
+async def _readings(monitor: Monitor, copies: Sequence[Copy], since: int) -> dict[str, Mapping[str, Any]]:
+    """The job of each copy, by its name.
+
+    Raises:
+        MoveFailed: one has ended, which none should.
+    """
     told = {job["device"]: job for job in await monitor.execute("query-block-jobs")}
     for copy in copies:
-        if copy.name not in told:
-            raise _failed(copy, "the job is gone")
+        job = told.get(copy.name, {"status": "null"})
+        if job["status"] not in {"created", "running", "paused", "ready", "standby"}:
+            raise _failed(copy, job.get("error") or _last_error(monitor, copy, since))
+    return {copy.name: told[copy.name] for copy in copies}
+
+
+def _behind(copies: Sequence[Copy], told: Mapping[str, Mapping[str, Any]]) -> list[Copy]:
     return [copy for copy in copies if not told[copy.name].get("actively-synced", True)]
 
 

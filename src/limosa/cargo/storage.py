@@ -62,7 +62,7 @@ class Image:
     @cached_property
     def nodes(self) -> tuple[BlockNode, ...]:
         """Every node of the tree, root first."""
-        return tuple(dict.fromkeys(_walk(self.profile, self.root)))
+        return tuple({node.node_name: node for node in _walk(self.profile, self.root)}.values())
 
     @cached_property
     def drives(self) -> tuple[Drive, ...]:
