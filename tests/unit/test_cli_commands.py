@@ -6,6 +6,7 @@ import json
 import socketserver
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,10 @@ class Recorded:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     recorded: Recorded
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client may leave at any time
+            super().handle()
 
     def do_GET(self) -> None:
         self._serve("GET")
