@@ -1,6 +1,7 @@
 """Calling other agents: one link for each host, opened when it is first needed."""
 
 import asyncio
+import os
 import ssl
 from collections import defaultdict
 from datetime import UTC, datetime
@@ -71,6 +72,8 @@ class Peers:
             raise PeerError(f"{host} ({endpoint}) does not answer within {DIAL_LIMIT:g} s", remedy=remedy) from error
         except aiohttp.WSServerHandshakeError as error:
             raise self._refused(host, endpoint, error) from error
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
+            raise self._hung_up(host, endpoint) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(host, endpoint, error, remedy) from error
         certified = trust.certified_name(socket.get_extra_info("ssl_object"))
@@ -81,11 +84,12 @@ class Peers:
         return PeerLink(host, ClientChannel(socket), {}, silence=self._config.silence)
 
     async def _upgrade(self, host: HostName, endpoint: Endpoint) -> "aiohttp.ClientWebSocketResponse[bool]":
+        context = trust.client_context(self._config.pki_dir)  # read anew, so that a renewed certificate is used
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
         socket = await self._session.ws_connect(
             f"https://{endpoint}{PEER_PATH}",
-            ssl=trust.client_context(self._config.pki_dir),  # read anew, so that a renewed certificate is used
+            ssl=context,
             server_hostname=host,
             max_msg_size=LARGEST_MESSAGE,
             timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
@@ -97,6 +101,14 @@ class Peers:
         date = socket._response.headers.get("Date")  # noqa: SLF001  (aiohttp offers no public way to the upgrade's headers)
         if date:
             self.clocks[host] = pki_check.clock(datetime.now(UTC), parsedate_to_datetime(date), host)
+
+    def _hung_up(self, host: HostName, endpoint: Endpoint) -> PeerError:
+        # In TLS 1.3 a server looks at the client's certificate when the client thinks that all is well, and asyncio
+        # sends no alert when it refuses one: all that is seen here is the end of the connection.
+        own = pki_check.check(self._config.pki_dir, host=self._config.host)
+        why = own[0].what if own else "it trusts another CA, or its clock is wrong"
+        what = f"{host} ({endpoint}) hung up on this host's certificate: {why}"
+        return PeerError(what, remedy=own[0].remedy if own else _CHECK)
 
     def _refused(self, host: HostName, endpoint: Endpoint, error: aiohttp.WSServerHandshakeError) -> PeerError:
         if error.status == 403:
@@ -115,14 +127,21 @@ def _unreachable(host: HostName, endpoint: Endpoint, error: Exception, remedy: s
     tls = _tls_error(error)
     if tls is not None:
         return PeerError(pki_check.explain(tls, host), remedy=_CHECK, detail=str(tls))
-    return PeerError(f"{host} ({endpoint}) cannot be reached: {error}", remedy=remedy)
+    system = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    return PeerError(f"{host} ({endpoint}) cannot be reached: {_words(system)}", remedy=remedy)
+
+
+def _words(error: Exception) -> str:
+    """What an operator calls it: `connection refused`, without addresses that were said already."""
+    number = getattr(error, "errno", None)
+    return os.strerror(number).lower() if isinstance(number, int) and number > 0 else str(error) or type(error).__name__
 
 
 def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
-    """TLS's own words in a chain of causes."""
+    """TLS's own words in a chain of causes; aiohttp's wrappers are SSLErrors too, and know less."""
     while error is not None:
-        if isinstance(error, ssl.SSLError):
-            return error
         inner = getattr(error, "certificate_error", None) or getattr(error, "os_error", None)
+        if inner is None and isinstance(error, ssl.SSLError):
+            return error
         error = inner if isinstance(inner, BaseException) else error.__cause__ or error.__context__
     return None

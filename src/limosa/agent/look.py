@@ -5,9 +5,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from limosa.errors import LimosaError, MonitorBusy
-from limosa.guest.attach import OURS, attach, pick
+from limosa.guest.attach import attach, pick
 from limosa.guest.discover import find_guests
 from limosa.guest.introspect import introspect
+from limosa.guest.parts import OURS
 from limosa.guest.profile import FoundGuest, Profile
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName

@@ -61,6 +61,11 @@ class PeerServer:
         """The port that is listened on."""
         return int(self._sockets[0].getsockname()[1])
 
+    @property
+    def links(self) -> frozenset[PeerLink]:
+        """Links that came in and live."""
+        return frozenset(self._links)
+
     def reload(self) -> None:
         """Use the certificate that lies in the PKI directory now, for connections to come.
 
@@ -75,11 +80,11 @@ class PeerServer:
         Raises:
             PeerError: it cannot be had.
         """
+        self._sockets = await _listen(self._config.listen)
         app = web.Application(middlewares=[self._gate], client_max_size=LARGEST_REQUEST)
         app.add_routes([web.get(PEER_PATH, self._accept_link), *routes])
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        self._sockets = await _listen(self._config.listen)
         self._accepting = [asyncio.create_task(self._accept(s), name="peer port") for s in self._sockets]
 
     async def close(self) -> None:

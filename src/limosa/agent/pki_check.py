@@ -62,16 +62,9 @@ def explain(error: ssl.SSLError, host: str) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of {host} was refused: {error.verify_message}"
     alert = (error.reason or str(error)).lower().replace("_", " ")
-    known = {
-        "unknown ca": "it trusts another CA",
-        "certificate expired": "it finds this host's certificate expired, or its clock is wrong",
-        "certificate required": "it got no certificate from this host",
-        "bad certificate": "it finds this host's certificate bad, or not valid yet",
-        "wrong version number": "it does not speak TLS on this port",
-        "http request": "it does not speak TLS on this port",
-    }
-    why = next((words for sign, words in known.items() if sign in alert), alert)
-    return f"no trust between this host and {host}: {why}"
+    if alert in {"wrong version number", "http request", "record layer failure", "unexpected eof while reading"}:
+        return f"what listens where {host} should be does not speak TLS"
+    return f"no trust between this host and {host}: {alert}"
 
 
 def _load(file: Path, findings: list[Finding]) -> x509.Certificate | None:
