@@ -307,11 +307,10 @@ async def _greeted(client: _Client, address: Address, pid: int | None, timeout: 
             sock = await _open(address)
             try:
                 _check_owner(sock, where, pid)
-                await client.connect(sock)
+                await _shake_hands(client, sock)
             except BaseException:
                 sock.close()
                 raise
-            await _checked(client)
     except (TimeoutError, BlockingIOError) as silence:
         raise MonitorBusy(f"no greeting from {where}: another program holds this monitor", remedy=SECOND_MONITOR) from (
             silence
@@ -327,12 +326,18 @@ async def _greeted(client: _Client, address: Address, pid: int | None, timeout: 
     return sock
 
 
-async def _checked(client: _Client) -> None:
+async def _shake_hands(client: _Client, sock: socket.socket) -> None:
     try:
+        await client.connect(sock)
         client.told()
-    except (KeyError, TypeError, ValueError) as nonsense:
-        await client.disconnect()
-        raise ConnectError("the greeting has no version", nonsense) from nonsense
+    except (AssertionError, KeyError, TypeError, ValueError) as nonsense:
+        # AssertionError: the peer hung up between the negotiation and connect()'s return.
+        if client.runstate is not Runstate.IDLE:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            with contextlib.suppress(OSError, EOFError, QMPError):
+                await client.disconnect()
+        raise ConnectError("the greeting has no version, or the peer hung up behind it", nonsense) from nonsense
 
 
 async def _open(address: Address) -> socket.socket:
