@@ -44,6 +44,9 @@ HOST_PORTS = frozenset({"serial", "tty", "parallel", "parport"})
 WINDOWS = frozenset({"gtk", "sdl", "curses", "cocoa", "dbus", "egl-headless", "spice-app", "default"})
 """Displays that need a session of the user at the host."""
 FIRST_VNC_PORT = 5900
+VOLATILE = (Path("/run"), Path("/var/run"), Path("/tmp"))  # noqa: S108  # named, not used
+"""Below these, a directory that was there at the source and is not here is made: they start empty at each boot."""
+
 _TRIES = 200
 
 
@@ -154,7 +157,7 @@ def _clean(sockets: Iterable[str], directories: Iterable[str]) -> None:
     for path in sockets:
         if _is_stale(path):
             Path(path).unlink(missing_ok=True)
-    for directory in directories:
+    for directory in reversed(list(directories)):
         try:
             Path(directory).rmdir()
         except OSError as kept:
@@ -226,7 +229,7 @@ def _client(chardev: Chardev, now: _Round) -> Chardev:
 
 def _listening_path(path: str, id_: str, now: _Round) -> str:
     wanted = mapped(path, now.request.maps) or path
-    if _is_free_socket(wanted, now) and _is_usable(Path(wanted).parent):
+    if _is_free_socket(wanted, now) and _can_hold(Path(wanted).parent, now):
         now.taken.add(wanted)
         now.sockets.append(wanted)
         return wanted
@@ -236,9 +239,7 @@ def _listening_path(path: str, id_: str, now: _Round) -> str:
 
 
 def _own_socket(now: _Round, name: str) -> str:
-    directory = str(now.directory)
-    if directory not in now.directories:
-        now.directories.append(directory)
+    _will_make(now.directory, now)
     for number in range(_TRIES):
         path = str(now.directory / (name if number == 0 else f"{number}-{name}"))
         if _is_free_socket(path, now):
@@ -331,10 +332,9 @@ def _file(chardev: Chardev, now: _Round) -> Chardev:
 
 
 def _log_file(path: str, id_: str, now: _Round) -> str:
-    if _is_usable(Path(path).parent):
+    if _can_hold(Path(path).parent, now):
         return path
-    if str(now.directory) not in now.directories:
-        now.directories.append(str(now.directory))
+    _will_make(now.directory, now)
     chosen = str(now.directory / Path(path).name)
     now.find(Severity.NOTE, f"{id_}: {path} becomes {chosen}")
     return chosen
@@ -360,8 +360,22 @@ def _with(chardev: Chardev, changed: Mapping[str, Any]) -> Chardev:
     return msgspec.structs.replace(chardev, options=chardev.options | dict(changed))
 
 
-def _is_usable(directory: Path) -> bool:
-    return directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)
+def _can_hold(directory: Path, now: _Round) -> bool:
+    """Whether sockets and logs can be made in this directory, which may have to be made itself."""
+    if directory.is_dir():
+        return os.access(directory, os.W_OK | os.X_OK)
+    if not any(directory.is_relative_to(place) for place in VOLATILE):
+        return False
+    _will_make(directory, now)
+    return True
+
+
+def _will_make(directory: Path, now: _Round) -> None:
+    """Note a directory and those above it that do not exist, outermost first."""
+    missing = [place for place in (directory, *directory.parents) if not place.exists()]
+    for place in reversed(missing):
+        if str(place) not in now.directories:
+            now.directories.append(str(place))
 
 
 def _monitor(monitor: MonitorAddress, chardevs: Mapping[str, Chardev]) -> MonitorAddress:
