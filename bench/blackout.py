@@ -30,7 +30,7 @@ from limosa.units import MIB
 GUEST_ADDRESS = "10.66.0.100"
 DISK = "/srv/data.raw"
 DISK_SIZE = 256 * MIB
-METHODS = ("default", "tuned")
+METHODS = ("limosa", "default", "tuned")
 RAM_PORT, NBD_PORT = 49400, 49401
 
 

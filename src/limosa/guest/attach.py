@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 
 from limosa.errors import MonitorBusy, MonitorMissing, NotFound
+from limosa.guest.parts import OURS
 from limosa.guest.profile import FoundGuest, MonitorAddress
 from limosa.qmp.monitor import Monitor
-
-OURS = "limosa-"
-"""Ids of chardevs and objects that limosa adds to a twin begin with this."""
 
 
 def pick(guests: Sequence[FoundGuest], wanted: str) -> FoundGuest:

@@ -13,7 +13,7 @@ from limosa.destination.argv import TwinShape, argv
 from limosa.destination.launch import Twin, launch, stop
 from limosa.errors import LaunchError, LimosaError, MonitorError, MonitorLost, MoveFailed
 from limosa.guest.introspect import introspect
-from limosa.migration.credentials import USER, write_key
+from limosa.migration.credentials import write_key
 from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, ResumeAsk, StartAsk, Started, StepAsk, Told
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
@@ -208,7 +208,6 @@ class Arrival:
             "id": creds,
             "dir": str(self.directory / "psk"),
             "endpoint": "server",
-            "username": USER,
         }
         return TwinShape(monitor=self.ask.monitor, extra_objects=(key,) if creds else ())
 

@@ -20,8 +20,9 @@ from limosa.migration.journal import Journal, Outcome
 from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.report import measure
-from limosa.migration.steps import ResumeThere, Step, name_of, stage_of
+from limosa.migration.steps import Reserve, ResumeThere, Step, name_of, stage_of
 from limosa.migration.survey import Assessment, assess, with_address
+from limosa.migration.watch import Watch
 from limosa.units import HostName, MoveId, Side
 from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Progress, Stage
 from limosa.wire.rpc import Caller
@@ -60,12 +61,9 @@ class Move:
             compared = 0
             differences: tuple[str, ...] = ()
             if assessment.steps:
-                journal = Journal(rehearsal(assessment.steps), self._clock, self._notify)
-                try:
-                    await carry_out(journal, *self._deeds(ends))
-                finally:
-                    comparison = ends.source.comparison
-                    await settle(journal, *self._deeds(ends)[:2])
+                # A rehearsal never commits, so carrying it out ends in undoing it.
+                await self._carry_out(Journal(rehearsal(assessment.steps), self._clock, self._notify), ends)
+                comparison = ends.source.comparison
                 assert comparison is not None
                 compared = comparison.compared
                 differences = tuple(str(d) for d in comparison.host_side)
@@ -189,9 +187,8 @@ class Move:
             timer.cancel()
 
     async def _travel(self, journal: Journal, ends: Ends) -> None:
-        do, undo, guard = self._deeds(ends)
         try:
-            self._warnings = await carry_out(journal, do, undo, guard)
+            self._warnings = await self._carry_out(journal, ends)
         except GuestPoweredOff:
             raise
         except BaseException as trouble:
@@ -232,17 +229,23 @@ class Move:
         finally:
             await monitor.close()
 
-    def _deeds(self, ends: Ends) -> tuple[Any, Any, Any]:
+    async def _carry_out(self, journal: Journal, ends: Ends) -> tuple[str, ...]:
+        watch = Watch(ends.source, ends.destination)
+
         async def do(step: Step) -> Mapping[str, Any]:
-            return await make(step, ends)
+            facts = await make(step, ends)
+            if isinstance(step, Reserve):
+                watch.attend()
+            return facts
 
         async def undo(step: Step) -> None:
             await unmake(step, ends)
 
-        async def guard(deed: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
-            return await _guarded(deed, ends)
-
-        return do, undo, guard
+        try:
+            troubles = await carry_out(journal, do, undo, watch.guard)
+            return (*troubles, *(await settle(journal, do, undo) if not journal.committed else ()))
+        finally:
+            await watch.close()
 
     def _told(self, progress: Progress) -> None:
         self._progress[progress.item] = progress
@@ -297,33 +300,6 @@ class Move:
     @staticmethod
     def _clock() -> float:
         return asyncio.get_running_loop().time()
-
-
-async def _guarded(deed: Awaitable[Mapping[str, Any]], ends: Ends) -> Mapping[str, Any]:
-    """Run a deed while watching the guest's QEMU, the twin and the link; whichever fails first is raised."""
-    work = asyncio.ensure_future(deed)
-    alarms = {asyncio.ensure_future(ends.source.alarm()), asyncio.ensure_future(_other_end(ends.destination))}
-    try:
-        await asyncio.wait({work, *alarms}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        # The deed may be about to fail for the same reason, with better words.
-        done, _ = await asyncio.wait({work}, timeout=0.5)
-        if done:
-            return work.result()
-        raise next(alarm.result() for alarm in alarms if alarm.done())
-    finally:
-        for task in (work, *alarms):
-            task.cancel()
-        await asyncio.wait({work, *alarms})
-
-
-async def _other_end(destination: Destination) -> LimosaError:
-    try:
-        await destination.attend()
-    except LimosaError as trouble:
-        return trouble
-    return MoveFailed("the destination hung up", guest_runs=Side.SOURCE)
 
 
 def _with_bandwidth(request: MoveRequest, rate: float | None) -> MoveRequest:
