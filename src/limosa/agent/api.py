@@ -130,11 +130,12 @@ class Api:
         Raises:
             UsageError: the socket's path is too long, or cannot be made.
         """
+        listening = _unix_socket(self._path)
         app = web.Application(middlewares=[_gate, _told], client_max_size=1024 * 1024)
         app.add_routes(self._routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         await self._runner.setup()
-        self._site = web.SockSite(self._runner, _unix_socket(self._path))
+        self._site = web.SockSite(self._runner, listening)
         await self._site.start()
 
     async def stop_accepting(self) -> None:

@@ -14,8 +14,8 @@ from limosa.qmp.monitor import Monitor
 from limosa.units import HostName
 from limosa.wire.guests import GuestShown
 
-LOOK_LIMIT = 0.3
-"""Seconds for one guest's monitor: an idle QEMU greets within a few milliseconds."""
+LOOK_LIMIT = 0.5
+"""Seconds for one guest's monitor: QEMU greets within a few milliseconds, or not while somebody else holds it."""
 
 INCOMING = frozenset({"inmigrate"})
 ENDED = frozenset({"shutdown", "postmigrate", "guest-panicked", "internal-error"})
@@ -67,7 +67,7 @@ async def _look(guest: FoundGuest) -> dict[str, Any]:
 
 
 async def _ask(monitor: Monitor) -> dict[str, Any]:
-    commands = ("query-status", "query-memory-size-summary", "query-cpus-fast")
+    commands = ("query-status", "query-memory-size-summary", "query-cpus-fast", "query-uuid", "query-name")
     answers = await monitor.execute_many([(command, None) for command in commands], timeout=LOOK_LIMIT)
     return {c: a for c, a in zip(commands, answers, strict=True) if not isinstance(a, Exception)}
 
@@ -86,8 +86,8 @@ def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str,
     sizes = told.get("query-memory-size-summary", {})
     memory = sizes.get("base-memory", 0) + sizes.get("plugged-memory", 0)
     return GuestShown(
-        name=guest.name,
-        uuid=guest.uuid,
+        name=told.get("query-name", {}).get("name") or guest.name,
+        uuid=guest.uuid or _uuid(told),
         pid=guest.pid,
         host=host,
         state=state,
@@ -98,6 +98,11 @@ def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str,
         movable=trouble or _state_forbids(state) or "yes",
         move=move,
     )
+
+
+def _uuid(told: dict[str, Any]) -> str | None:
+    uuid = str(told.get("query-uuid", {}).get("UUID", ""))
+    return uuid if uuid.strip("0-") else None  # all zeros: none was given
 
 
 def owner(guest: FoundGuest) -> str:
