@@ -4,9 +4,12 @@ import ctypes
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from types import MappingProxyType
 
+import msgspec
 import pytest
 
 from limosa.cargo import taps
@@ -92,9 +95,10 @@ def arguments(profile: Profile) -> list[str]:
     return argv
 
 
-def a_move(tmp_path: Path, profile: Profile, **request: object) -> "object":
-    wanted = MoveRequest(guest="guest", to="destination", **({"maps": {"br0": "br1"}} | request))  # type: ignore[arg-type]
-    return pair(tmp_path, profile, [Nics()], wanted)
+def a_move(
+    tmp_path: Path, profile: Profile, maps: Mapping[str, str] = MappingProxyType({"br0": "br1"})
+) -> AbstractAsyncContextManager[Pair]:
+    return pair(tmp_path, profile, [Nics()], MoveRequest(guest="guest", to="destination", maps=dict(maps)))
 
 
 def listen(bridge: str) -> socket.socket:
@@ -109,7 +113,7 @@ async def test_a_nic_arrives_on_the_mapped_bridge_wired_alike_and_announced(tmp_
     ip("link", "set", "tap0", "mtu", "1400")
     ip("link", "set", "tap0", "type", "bridge_slave", "hairpin", "on", "isolated", "on", "learning", "off")
     profile = profile_of("tap0")
-    async with a_move(tmp_path, profile) as both:  # type: ignore[attr-defined]
+    async with a_move(tmp_path, profile) as both:
         await both.source.start(assets.qemu_10(), arguments(profile))
         both.twin_arguments = arguments
         original = (await taps.links())["tap0"]
@@ -133,7 +137,7 @@ async def test_a_nic_arrives_on_the_mapped_bridge_wired_alike_and_announced(tmp_
 async def test_queues_and_vhost_are_kept(tmp_path: Path) -> None:
     add_tap("tap0", "br0", "multi_queue")
     profile = profile_of("tap0", queues=2)
-    async with a_move(tmp_path, profile) as both:  # type: ignore[attr-defined]
+    async with a_move(tmp_path, profile) as both:
         await both.source.start(assets.qemu_10(), arguments(profile))
         both.twin_arguments = arguments
         await both.move_all(assets.qemu_10())
@@ -145,7 +149,7 @@ async def test_queues_and_vhost_are_kept(tmp_path: Path) -> None:
 async def test_a_missing_bridge_blocks_and_is_named(tmp_path: Path) -> None:
     add_tap("tap0")
     profile = profile_of("tap0")
-    async with a_move(tmp_path, profile, maps={"br0": "br7"}) as both:  # type: ignore[attr-defined]
+    async with a_move(tmp_path, profile, maps={"br0": "br7"}) as both:
         await both.source.start(assets.qemu_10(), arguments(profile))
         (blocked,) = await both.agree()
         assert "br7: there is no bridge" in blocked.what
@@ -156,10 +160,8 @@ async def test_what_would_break_needs_a_word(tmp_path: Path) -> None:
     add_tap("tap0", None)
     profile = profile_of("tap0")
     user = Netdev(id="user0", type="user", options={})
-    profile = Profile(
-        **{**{f: getattr(profile, f) for f in profile.__struct_fields__}, "netdevs": (*profile.netdevs, user)}
-    )
-    async with a_move(tmp_path, profile) as both:  # type: ignore[attr-defined]
+    profile = msgspec.structs.replace(profile, netdevs=(*profile.netdevs, user))
+    async with a_move(tmp_path, profile) as both:
         await both.source.start(assets.qemu_10(), arguments(profile_of("tap0")))
         assert {finding.consent for finding in await both.agree()} == {BREAK_USER_NET, UNBRIDGED}
         assert all(finding.severity is Severity.BLOCKS for finding in both.findings)
@@ -169,7 +171,7 @@ async def test_what_would_break_needs_a_word(tmp_path: Path) -> None:
 async def test_undone_twice_the_source_talks_and_the_destination_is_clean(tmp_path: Path, until: When) -> None:
     add_tap("tap0")
     profile = profile_of("tap0")
-    async with a_move(tmp_path, profile) as both:  # type: ignore[attr-defined]
+    async with a_move(tmp_path, profile) as both:
         await both.source.start(assets.qemu_10(), arguments(profile))
         both.twin_arguments = arguments
         before = await taps.links()
@@ -196,7 +198,7 @@ async def make_until(both: Pair, until: When) -> None:
 async def test_another_interface_of_the_chosen_name_is_left_alone(tmp_path: Path) -> None:
     add_tap("tap0")
     profile = profile_of("tap0")
-    async with a_move(tmp_path, profile, maps={"br0": "br1", "tap0": "tap9"}) as both:  # type: ignore[attr-defined]
+    async with a_move(tmp_path, profile, maps={"br0": "br1", "tap0": "tap9"}) as both:
         await both.source.start(assets.qemu_10(), arguments(profile))
         assert not await both.agree()
         add_tap("tap9", "br1")
