@@ -1,6 +1,7 @@
 """The rules of a link, over two queues in this process."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -245,6 +246,16 @@ async def test_a_silent_peer_is_given_up() -> None:
     with pytest.raises(PeerError, match=r"no sign of life for 0.1 s"):
         await call
     await link.close()
+
+
+async def test_a_peer_is_not_called_silent_because_this_process_stood_still() -> None:
+    a, b = loopback(A, B, {}, {}, silence=Seconds(1.2))
+    await asyncio.sleep(0.05)
+    time.sleep(1.5)  # noqa: ASYNC251  (that is the point)
+    await asyncio.sleep(0.3)
+    assert (a.lost, b.lost) == (False, False)
+    await a.close()
+    await b.close()
 
 
 async def test_a_peer_that_reads_nothing_is_given_up_too() -> None:

@@ -19,6 +19,9 @@ T = TypeVar("T")
 BEAT_EVERY = 1.0
 """Seconds between two signs of life."""
 
+_TICKS = 10
+"""Looks at the silence within its limit."""
+
 _log = structlog.get_logger()
 _encode = msgspec.msgpack.Encoder().encode
 _frames: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
@@ -79,6 +82,7 @@ class PeerLink:
         self._aside: set[asyncio.Task[None]] = set()
         self._lost = asyncio.Event()
         self._reason = ""
+        self._quiet = 0
         self._life = asyncio.create_task(self._live(), name=f"link to {host}")
 
     @property
@@ -151,7 +155,7 @@ class PeerLink:
     async def _live(self) -> None:
         try:
             async with asyncio.TaskGroup() as group:
-                for deed in (self._read(), self._beat(), self._until_lost()):
+                for deed in (self._read(), self._beat(), self._listen_for_silence(), self._until_lost()):
                     group.create_task(deed)
         except* _Lost:
             pass
@@ -188,16 +192,22 @@ class PeerLink:
     async def _read(self) -> None:
         try:
             while True:
-                async with asyncio.timeout(self._silence):
-                    message = await self._channel.receive()
+                message = await self._channel.receive()
+                self._quiet = 0
                 self._take(_frames.decode(message))
-        except TimeoutError:
-            self._lose(f"no sign of life for {self._silence:g} s")
         except ChannelClosed as error:
             self._lose(str(error))
         except (msgspec.MsgspecError, ValueError) as error:
             _log.warning("peer sent nonsense", peer=self.host, address=self.peer_address, error=str(error))
             self._lose(f"it sent nonsense: {error}")
+
+    async def _listen_for_silence(self) -> None:
+        # Ticks are counted, not seconds: when this process itself stood still (a busy loop, a suspended host), what
+        # the peer said meanwhile waits to be read, and must be read before it is called silent.
+        while self._quiet < _TICKS:
+            await asyncio.sleep(self._silence / _TICKS)
+            self._quiet += 1
+        self._lose(f"no sign of life for {self._silence:g} s")
 
     async def _beat(self) -> None:
         try:
