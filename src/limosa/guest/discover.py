@@ -101,14 +101,21 @@ def describe(process: Process, line: CommandLine) -> FoundGuest:
 
 
 def uuid_of(line: CommandLine) -> str | None:
-    """The UUID that was given, by `-uuid` or by `-smbios type=1,uuid=...`: QEMU takes either (hw/smbios/smbios.c)."""
+    """The UUID that was given, by `-uuid` or by `-smbios type=1,uuid=...`: QEMU takes either (hw/smbios/smbios.c).
+
+    The null UUID is none: every guest without one has it.
+    """
     given: str | None = None
     for option in line.all("uuid", "smbios"):
         if option.name == "uuid":
             given = option.raw or given
         elif option.fields.get("type") == "1":
             given = option.fields.get("uuid", given)
-    return given.lower() if given else None
+    return _identity(given)
+
+
+def _identity(uuid: str | None) -> str | None:
+    return uuid.lower() if uuid and uuid.strip("0-") else None
 
 
 def memory_of(line: CommandLine) -> int | None:
@@ -177,7 +184,7 @@ async def _asked(guest: FoundGuest, timeout: float) -> LiveGuest:
     return LiveGuest(
         found=guest,
         name=name.get("name") or guest.name,
-        uuid=uuid["UUID"],
+        uuid=_identity(uuid["UUID"]),
         status=status["status"],
         version=monitor.version,
     )
