@@ -8,7 +8,7 @@ import msgspec
 from limosa.guest.blockgraph import block_nodes, read_graph, stable_names
 from limosa.guest.chardevs import chardevs
 from limosa.guest.created import Created, node_options
-from limosa.guest.devices import Sighting, devices, seen_by_guest
+from limosa.guest.devices import devices, seen_by_guest
 from limosa.guest.netdevs import netdevs, parse_network
 from limosa.guest.probe import Bare, Known
 from limosa.guest.profile import (
@@ -238,6 +238,11 @@ def _objects(reading: Reading, made: Created) -> list[HostObject]:
 def _object(id_: str, live: Mapping[str, Value], given: Mapping[str, Value], later: bool) -> HostObject:
     unread = {k: v for k, v in given.items() if k not in live and k not in ("qom-type", "id")}
     told = {k: _id_of(v) for k, v in live.items() if k not in _OBJECT_NEVER and v not in (None, "", [])}
+    if not told.get("hugetlb"):
+        told.pop("hugetlbsize", None)
+    if "limits" in told:
+        # A throttle-group says its limits twice; `x-` properties are for -object's flat syntax.
+        told = {k: v for k, v in told.items() if not k.startswith("x-")}
     return HostObject(id=id_, type=str(live["type"]), properties=unread | told, hotplugged=later)
 
 
@@ -305,7 +310,7 @@ def _guest_visible(reading: Reading, drives: tuple[Drive, ...]) -> dict[str, dic
         if found.get("write-cache") == "auto":
             found["write-cache"] = caches.get(sighting.placed.path, "auto")
     for sighting in reading.busless:
-        seen[f"{sighting.placed.position}/{_busless_place(sighting)}"] = seen_by_guest(sighting)
+        seen[sighting.placed.position] = seen_by_guest(sighting)
     seen["cpu"] = {k: v for k, v in reading.cpu.items() if k not in _CPU_NOT_SEEN}
     seen["machine"] = {k: v for k, v in reading.machine.items() if k not in _MACHINE_HOST_SIDE}
     return seen
@@ -320,10 +325,3 @@ _MACHINE_HOST_SIDE = names("""
     memory-backend kernel initrd dtb firmware dumpdtb pflash0 pflash1 rtc_state acpi-device mem-merge dump-guest-core
     device-memory-region-size phandle-start pcspk-audiodev confidential-guest-support
     """)
-
-
-def _busless_place(sighting: Sighting) -> str:
-    for key in ("addr", "slot", "nodeid"):
-        if key in sighting.extra:
-            return f"{sighting.extra[key]}"
-    return sighting.placed.id or sighting.placed.path.rpartition("/")[2]

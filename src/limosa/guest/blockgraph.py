@@ -147,7 +147,7 @@ def _node(
     options |= {"cache": cache}
     if told["detect_zeroes"] != "off":
         options["detect-zeroes"] = told["detect_zeroes"]
-    for forgotten in ("driver", "node-name", "read-only", "auto-read-only", "force-share"):
+    for forgotten in ("driver", "node-name", "read-only", "force-share"):
         options.pop(forgotten, None)
     return BlockNode(
         node_name=names[live],

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from limosa.guest.profile import Memory, Profile, Smp, Value
+from limosa.guest.wordlist import names
 
 MISSING = "(missing)"
 
@@ -40,8 +41,12 @@ EQUIVALENT: dict[str, str] = {
 }
 _SAME_ROM_BAR = frozenset({1, -1})
 
-# Change while a guest runs, or are about the host.
-VOLATILE = frozenset({"guest-stats", "guest-stats-polling-interval", "attached", "big-endian-framebuffer", "realized"})
+# Change while a guest runs: registers that firmware or the guest programs, and runtime states. They arrive with the
+# device state; a twin that waits has them as at power-on.
+VOLATILE = names("""
+    smb_io_base pm_io_base gpe0_blk MCFG mcfg_size pci-hole-start pci-hole-end pci-hole64-start pci-hole64-end
+    guest-stats guest-stats-polling-interval attached big-endian-framebuffer realized busnr cpu-hotplug-legacy
+""")
 
 
 def compare(source: Profile, twin: Profile) -> Comparison:
@@ -57,9 +62,9 @@ def compare(source: Profile, twin: Profile) -> Comparison:
         if here is None or there is None:
             seen.append(Difference(where, "driver", _driver(here), _driver(there)))
             continue
-        names = (here.keys() | there.keys() if same_build else here.keys() & there.keys()) - VOLATILE
-        compared += len(names)
-        seen.extend(_differences(where, sorted(names), here, there, across=not same_build))
+        told = (here.keys() | there.keys() if same_build else here.keys() & there.keys()) - VOLATILE
+        compared += len(told)
+        seen.extend(_differences(where, sorted(told), here, there, across=not same_build))
     identity = list(_identity(source, twin))
     return Comparison(
         compared=compared + 5, guest_visible=(*seen, *identity), host_side=tuple(_host_side(source, twin))
@@ -71,9 +76,9 @@ def _driver(seen: Mapping[str, Value] | None) -> Value:
 
 
 def _differences(
-    where: str, names: list[str], here: Mapping[str, Value], there: Mapping[str, Value], *, across: bool
+    where: str, told: list[str], here: Mapping[str, Value], there: Mapping[str, Value], *, across: bool
 ) -> Iterator[Difference]:
-    for name in names:
+    for name in told:
         one, other = here.get(name, MISSING), there.get(name, MISSING)
         if one != other and not (across and equivalent(name, one, other)):
             yield Difference(where, name, one, other)

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 from limosa.guest.probe import Known
 from limosa.guest.profile import Device, Unknown, Value
-from limosa.guest.tree import Placed, index_of
+from limosa.guest.tree import Placed
 from limosa.guest.wordlist import names
 
-# Not settable, or settable only on a running device, or about the host (qemu-facts A, emission rules).
+# Not settable, or only on a running device, or set by the board (a virtio-iommu's reserved regions).
 NEVER_SAID = names("""
     type parent_bus realized hotplugged hotpluggable legacy-addr guest-stats guest-stats-polling-interval host
     attached big-endian-framebuffer smart_critical_warning legacy-cmb x-smi-negotiated-features
+    reserved-regions
     """)
 # Host-side references: they have fields of their own in a Device.
 BACKENDS = {"drive": "drive", "netdev": "netdev", "chardev": "chardev", "memdev": "memdev"}
@@ -159,8 +160,3 @@ def seen_by_guest(sighting: Sighting) -> dict[str, Value]:
 def _is_path(value: Value) -> bool:
     """Whether this is a link; objects' numbers differ from process to process."""
     return isinstance(value, str) and value.startswith(("/machine/", "/objects/"))
-
-
-def creation_order(paths: Sequence[str]) -> list[str]:
-    """Paths of busless devices, in the order of their numbers."""
-    return sorted(paths, key=index_of)

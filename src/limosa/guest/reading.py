@@ -1,7 +1,8 @@
 """One look at a running QEMU over QMP: raw answers, in as few round trips as there are dependencies."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from limosa.errors import QmpError
@@ -85,7 +86,7 @@ async def read(monitor: Monitor, probe: Probe) -> Reading:
     return Reading(
         general=general,
         sightings=sightings,
-        busless=await _sightings(monitor, probe, busless),
+        busless=_positioned(await _sightings(monitor, probe, busless)),
         machine=await _machine(monitor, probe, objects["/machine"]),
         objects=await _objects(monitor, probe, host_objects),
         chardev_types=_direct(parse_qom_tree(general["info qom-tree /chardevs"]), "/chardevs"),
@@ -117,10 +118,22 @@ def _busless(placed: Iterable[Placed], objects: Mapping[str, str], cpus: set[str
         for path in objects
         if path.startswith(USER_ROOTS) and path.count("/") == 3 and path not in seen and path not in cpus
     ]
-    return [
-        Placed(path, objects[path], _id(path), None, "", f"none/{objects[path]}", {})
-        for path in sorted(paths, key=index_of)
-    ]
+    return [Placed(path, objects[path], _id(path), None, "", "", {}) for path in sorted(paths, key=index_of)]
+
+
+def _positioned(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
+    """Busless devices by address or slot, or by their number among their kind: paths differ from process to process."""
+    counts: Counter[str] = Counter()
+    found = []
+    for sighting in sightings:
+        driver = sighting.placed.driver
+        place = next((f"@{sighting.extra[key]:x}" for key in ("addr", "memaddr") if sighting.extra.get(key)), "")
+        if not place:
+            counts[driver] += 1
+            place = f"#{counts[driver]}" if counts[driver] > 1 else ""
+        placed = replace(sighting.placed, position=f"board/{driver}{place}")
+        found.append(replace(sighting, placed=placed))
+    return tuple(found)
 
 
 def _id(path: str) -> str | None:
