@@ -25,6 +25,7 @@ FILE_FIELDS = {
     "smbios": ("file",),
     "acpitable": ("file", "data"),
     "option-rom": ("romfile",),
+    "boot": ("splash",),
     "bios": ("",),
     "kernel": ("",),
     "initrd": ("",),

@@ -175,7 +175,6 @@ OPTIONS: Mapping[str, str] = MappingProxyType(
     {
         "global": "a default for devices; its effect is also read from the devices",
         "rtc": "the clock's settings; its state is in vmstate",
-        "boot": "used at the next reset",
         "name": "names only",
         "msg": "how messages look",
         "overcommit": "how memory is taken from the host",
