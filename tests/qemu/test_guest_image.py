@@ -35,7 +35,17 @@ def board(machine: str) -> tuple[str, ...]:
         ("-device", "pcie-root-port,id=rp1", "-device", "pcie-root-port,id=rp2,chassis=2") if machine == "q35" else ()
     )
     return (
-        *("-accel", "tcg", "-machine", machine, "-m", "256,slots=2,maxmem=1G", "-smp", "1,maxcpus=2", "-nodefaults"),
+        *(
+            "-accel",
+            "tcg",
+            "-machine",
+            machine,
+            "-m",
+            "256,slots=2,maxmem=1G",
+            "-smp",
+            "1,maxcpus=2,sockets=2,cores=1,threads=1",
+            "-nodefaults",
+        ),
         *("-display", "none", "-kernel", str(assets.kernel()), "-initrd", str(assets.initrd())),
         *(
             "-append",
