@@ -372,3 +372,23 @@ async def test_a_log_forgets_the_oldest_and_keeps_its_numbers(monkeypatch: pytes
     assert log.position == 10
     assert [event.number for event in log.since(0)] == [6, 7, 8, 9]
     assert (await log.wait("E9", since=8)).number == 9
+
+
+async def test_yank_gets_through_while_the_main_loop_hangs_under_a_full_queue(qemu: Started) -> None:
+    """Opening a FIFO for writing blocks QEMU's main loop until somebody reads it."""
+    fifo = qemu.directory / "fifo"
+    os.mkfifo(fifo)
+    monitor = await qemu.monitor()
+    backend = {"type": "file", "data": {"out": str(fifo)}}
+    hung = asyncio.create_task(monitor.execute("chardev-add", {"id": "stuck", "backend": backend}))
+    waiting = [asyncio.create_task(monitor.execute("query-name")) for _ in range(4 * IN_FLIGHT)]
+    await asyncio.sleep(0)
+    with pytest.raises(MonitorSilent):
+        await monitor.execute("query-name", timeout=0.2)
+    await asyncio.wait_for(monitor.yank([]), 5)
+    assert not hung.done()
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    assert await hung == {}
+    assert await asyncio.gather(*waiting) == [{}] * len(waiting)
+    await monitor.close()
+    os.close(reader)
