@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from limosa.destination.argv import TwinShape, argv
+from limosa.destination.finish import finish
 from limosa.destination.launch import Twin, launch, stop
 from limosa.errors import LaunchError, QmpError
 from limosa.guest.compare import compare
@@ -229,7 +230,9 @@ async def build(profile: Profile, binary: Path, directory: Path, tap: str) -> Tw
     twin.mkdir(exist_ok=True)
     monitor = str(twin / "limosa")
     line = await argv(rehosted(profile, twin, tap), TwinShape(monitor=monitor), str(binary))
-    return await launch(binary, line, directory=twin, monitor=monitor)
+    started = await launch(binary, line, directory=twin, monitor=monitor)
+    await finish(started.monitor, profile)
+    return started
 
 
 async def move(source: Monitor, twin: Twin, directory: Path) -> str:
@@ -282,6 +285,7 @@ async def through(shape: Shape, source: Source, binary: Path, directory: Path, t
         comparison = compare(profile, await introspect(twin.monitor, pid=twin.pid))
         assert [str(difference) for difference in comparison.guest_visible] == []
         assert comparison.compared > 500
+        assert [str(d) for d in comparison.host_side if d.where.startswith("drives/")] == []
         if shape.migrates:
             assert await move(source.monitor, twin, directory) == "running"
         else:

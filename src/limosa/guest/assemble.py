@@ -1,6 +1,6 @@
 """A reading, a command line and a bare board, put together into a profile. Pure."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -83,7 +83,7 @@ def assemble(
     live = [str(node["node-name"]) for node in named]
     names = stable_names(live, edges, _backends_on_sticks(reading))
     nodes, unknown_nodes = block_nodes(named, edges, node_options(made, edges, live), names, process.resolve)
-    drives = tuple(_drives(told["query-block"], names, made))
+    drives = tuple(_drives(reading, names, made))
     found, unknown_devices = devices(
         (*reading.sightings, *reading.busless),
         known,
@@ -268,24 +268,35 @@ def _backends_on_sticks(reading: Reading) -> frozenset[str]:
     )
 
 
-def _drives(block: list[dict[str, Value]], names: Mapping[str, str], made: Created) -> list[Drive]:
-    return [_drive(told, names, made) for told in block if "qdev" in told]
+def _drives(reading: Reading, names: Mapping[str, str], made: Created) -> Iterator[Drive]:
+    on_device = {sighting.placed.path: sighting.placed.properties for sighting in reading.sightings}
+    for told in reading.general["query-block"]:
+        if "qdev" in told:
+            path = _device_path(str(told["qdev"]))
+            given = made.drives.get(str(told["device"]))
+            yield msgspec.structs.replace(
+                _drive(told, path, names),
+                rerror=_policy(on_device.get(path, {}).get("rerror"), given.rerror if given else None),
+                werror=_policy(on_device.get(path, {}).get("werror"), given.werror if given else None),
+            )
 
 
-def _drive(told: Mapping[str, Value], names: Mapping[str, str], made: Created) -> Drive:
+def _policy(on_device: Value, on_drive: str | None) -> str | None:
+    """What to do on an I/O error: the device's word, else the drive's."""
+    return on_drive if on_device in (None, "auto") else str(on_device)
+
+
+def _drive(told: Mapping[str, Value], path: str, names: Mapping[str, str]) -> Drive:
     inserted = told.get("inserted") or {}
     limits = {name: int(inserted[name]) for name in sorted(_LIMITS) if inserted.get(name)}
-    given = made.drives.get(str(told["device"]))
     throttle = Throttle(group=str(inserted["group"]), limits=limits) if "group" in inserted else None
     return Drive(
-        device=_device_path(str(told["qdev"])),
+        device=path,
         backend=str(told["device"]),
         node=names.get(str(inserted["node-name"])) if "node-name" in inserted else None,
         removable=bool(told["removable"]),
         tray_open=told.get("tray_open"),
         throttle=throttle,
-        rerror=given.rerror if given else None,
-        werror=given.werror if given else None,
         writeback=bool(inserted.get("cache", {}).get("writeback", True)),
     )
 

@@ -1,9 +1,10 @@
 """Hold a twin against its original: what the guest could notice, and what only the host sees."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from limosa.guest.parts import OURS
 from limosa.guest.profile import Memory, Profile, Smp, Value
 from limosa.guest.wordlist import names
 
@@ -124,15 +125,31 @@ def _host_side(source: Profile, twin: Profile) -> Iterator[Difference]:
         yield Difference("host", "qemu", msgspec.to_builtins(source.qemu), msgspec.to_builtins(twin.qemu))
     if source.machine.accel != twin.machine.accel:
         yield Difference("host", "accel", source.machine.accel, twin.machine.accel)
-    for section, key in _SECTIONS:
-        here = {getattr(item, key): item for item in getattr(source, section)}
-        there = {getattr(item, key): item for item in getattr(twin, section)}
+    sections = [
+        *(
+            (section, _by(getattr(source, section), key), _by(getattr(twin, section), key))
+            for section, key in _SECTIONS
+        ),
+        ("drives", _drives(source), _drives(twin)),
+    ]
+    for section, here, there in sections:
         for name in sorted(here.keys() | there.keys()):
             yield from _item(f"{section}/{name}", here.get(name), there.get(name))
 
 
+def _by(items: Iterable[msgspec.Struct], key: str) -> dict[str, msgspec.Struct]:
+    """What the guest's owner has, by name; what limosa added to one of the two is no difference."""
+    return {getattr(item, key): item for item in items if not getattr(item, key).startswith(OURS)}
+
+
+def _drives(profile: Profile) -> dict[str, msgspec.Struct]:
+    """Drives by where their device sits: its path may differ."""
+    positions = {device.path: device.position for device in profile.devices}
+    return {positions[drive.device]: drive for drive in profile.drives if drive.device in positions}
+
+
 _SECTIONS = (("objects", "id"), ("chardevs", "id"), ("block_nodes", "node_name"), ("netdevs", "id"))
-_NAMES_OF_A_PROCESS = frozenset({"live_name", "used_by", "hotplugged", "unknown"})
+_NAMES_OF_A_PROCESS = frozenset({"live_name", "used_by", "hotplugged", "unknown", "device", "backend"})
 
 
 def _item(where: str, one: msgspec.Struct | None, other: msgspec.Struct | None) -> Iterator[Difference]:

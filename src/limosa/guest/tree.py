@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from limosa.guest.profile import Value
 from limosa.guest.qtree import TreeBus, TreeDevice
 
-USER_ROOTS = ("/machine/peripheral/", "/machine/peripheral-anon/")
+NAMED, UNNAMED = "/machine/peripheral/", "/machine/peripheral-anon/"
+USER_ROOTS = (NAMED, UNNAMED)
 USB = "usb-bus"
 SYSTEM_BUS = "/machine/unattached/sysbus"
 _INDEXED = re.compile(r"(?P<stem>.*)\[(?P<index>\d+)\]")
