@@ -10,6 +10,7 @@ from typing import Any
 
 from limosa.cargo.kind import CargoStep, HostFacts, Kind, Streams
 from limosa.destination.argv import TwinShape, argv
+from limosa.destination.finish import finish
 from limosa.destination.launch import Twin, launch, stop
 from limosa.errors import LaunchError, LimosaError, MonitorError, MonitorLost, MoveFailed
 from limosa.guest.introspect import introspect
@@ -18,6 +19,9 @@ from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, ResumeAsk, Star
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
 from limosa.wire.moves import Progress
+
+CAPABILITIES = ("events", "validate-uuid")
+"""What a twin needs to say when it is complete, and to refuse another guest's state."""
 
 
 @dataclass(slots=True)
@@ -76,6 +80,7 @@ class Arrival:
             self.ask.binary, line, directory=Path(self.ask.monitor).parent, monitor=self.ask.monitor
         )
         self._started.set()
+        await finish(self._twin.monitor, ask.profile)
         profile = await introspect(self._twin.monitor, pid=self._twin.pid)
         return Started(pid=self._twin.pid, profile=profile, argv=line)
 
@@ -97,7 +102,7 @@ class Arrival:
 
     async def listen(self, ask: ListenAsk) -> None:
         """Let the twin listen for RAM."""
-        capabilities = ["events", "validate-uuid", *(["multifd"] if ask.channels else [])]
+        capabilities = [*CAPABILITIES, *(["multifd"] if ask.channels else [])]
         await self.monitor.execute(
             "migrate-set-capabilities",
             {"capabilities": [{"capability": c, "state": True} for c in capabilities]},
@@ -191,13 +196,22 @@ class Arrival:
 
     async def _hand_to_agent(self) -> None:
         if self._twin is not None:
-            with contextlib.suppress(MonitorError):
-                if self.streams.tls_creds:
-                    await self._twin.monitor.execute("object-del", {"id": self.streams.tls_creds})
+            with contextlib.suppress(MonitorLost):  # a guest that ended meanwhile needs no tidying
+                await self._leave_as_started(self._twin.monitor)
             await self._twin.monitor.close()
         self._put_away()
 
+    async def _leave_as_started(self, monitor: Monitor) -> None:
+        """Take back what only this move needed: the guest's owner may migrate it by other means."""
+        await monitor.execute("migrate-set-parameters", {"tls-creds": ""})
+        off = [{"capability": name, "state": False} for name in (*CAPABILITIES, "multifd")]
+        await monitor.execute("migrate-set-capabilities", {"capabilities": off})
+        if self.streams.tls_creds:
+            await monitor.execute("object-del", {"id": self.streams.tls_creds})
+
     def _put_away(self) -> None:
+        if not self.committed:
+            shutil.rmtree(Path(self.ask.monitor).parent, ignore_errors=True)
         shutil.rmtree(self.directory, ignore_errors=True)
         self.ended(self.move)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,9 @@ from limosa.wire.rpc import Handler
 
 HEADROOM = 64 * 1024**2
 """Bytes that a QEMU process needs beside its guest's RAM."""
+
+NO_UUID = str(uuid.UUID(int=0))
+"""What QEMU says of a guest that was started without one."""
 
 
 class Arrivals:
@@ -85,7 +89,7 @@ class Arrivals:
             version=binary.version,
             offers=tuple(offers),
             streams=self._streams(plaintext=ask.request.insecure_plaintext),
-            monitor=f"{self._host.run_dir}/guests/{profile.uuid}/{ask.move}.qmp",
+            monitor=f"{self._host.run_dir}/guests/{ask.move}/qmp",
             findings=(
                 *_misnamed(ask.source, peer),
                 *self._room(profile.memory.size),
@@ -191,7 +195,7 @@ def _already_here(profile: Profile, guests: Sequence[FoundGuest]) -> tuple[Findi
             side=Side.DESTINATION,
         )
         for guest in guests
-        if guest.uuid == profile.uuid
+        if guest.uuid == profile.uuid != NO_UUID
     )
 
 

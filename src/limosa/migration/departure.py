@@ -192,6 +192,9 @@ class Departure:
         with contextlib.suppress(MonitorLost):
             await self.monitor.execute("quit")
             await asyncio.wait_for(self.monitor.gone(), timeout=30)
+        for monitor in self.profile.monitors:
+            if monitor.path and Path(monitor.path).parent.parent == Path(self.host.run_dir) / "guests":
+                shutil.rmtree(Path(monitor.path).parent, ignore_errors=True)
 
     def put_away(self) -> None:
         """Remove this move's own directory."""

@@ -198,7 +198,7 @@ class Move:
             raise
         if any(isinstance(e.step, ResumeThere) and e.outcome is not Outcome.MADE for e in journal.entries):
             raise self._doubt(None)
-        self._measured = measure(journal, ends.source)
+        self._measured = measure(journal, ends.source, checks=journal.began - self._began)
         self._end(MoveState.COMPLETED, None)
 
     @contextlib.asynccontextmanager

@@ -138,7 +138,7 @@ def _walk(old: object, new: object, found: list[tuple[str, str]]) -> None:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in old.keys() | new.keys():
             _walk(old.get(key), new.get(key), found)
-    elif isinstance(old, list) and isinstance(new, list):
+    elif isinstance(old, list | tuple) and isinstance(new, list | tuple):
         for one, other in zip(old, new, strict=False):
             _walk(one, other, found)
     elif old != new:

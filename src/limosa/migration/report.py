@@ -8,17 +8,23 @@ from limosa.migration.steps import ResumeThere, stage_of
 from limosa.wire.moves import Measured, Stage
 
 
-def measure(journal: Journal, source: Departure) -> Measured:
-    """Put together what steps and QEMU measured; seconds, bytes, milliseconds."""
+def measure(journal: Journal, source: Departure, *, checks: float) -> Measured:
+    """Put together what steps and QEMU measured; seconds, bytes, milliseconds.
+
+    Args:
+        journal: of a move that completed.
+        source: its source end.
+        checks: seconds that were spent before the first step.
+    """
     made = [e for e in journal.entries if e.outcome is Outcome.MADE and e.ended is not None]
     final = source.precopier.final if source.precopier else {}
     ram = final.get("ram", {})
-    total = max((e.ended or 0.0) for e in made) - journal.began
+    total = checks + max((e.ended or 0.0) for e in made) - journal.began
     sent = int(ram.get("transferred", 0))
     copying = final.get("total-time", 0) / 1000
     return Measured(
         total_seconds=total,
-        stage_seconds=stage_seconds(made),
+        stage_seconds={str(Stage.CHECK): checks, **stage_seconds(made)},
         blackout_ms=_blackout(made),
         qemu_downtime_ms=final.get("downtime"),
         ram_bytes=sent,
