@@ -67,7 +67,8 @@ class Disks(NoDeeds):
                 "move": move,
                 "disks": msgspec.to_builtins(placed),
                 "keep": request.keep_source_disks,
-                "bytes": sum(disk.allocated for disk in placed if disk.how is not How.SHARED),
+                "speed": int(request.bandwidth or 0),
+                "bytes_to_copy": sum(disk.allocated for disk in placed if disk.how is not How.SHARED),
             },
         )
 
@@ -88,7 +89,8 @@ class Disks(NoDeeds):
             return ()
         move = MoveId(offer.chosen["move"])
         made = tuple(disk for disk in copied if disk.new is not None)
-        copies = tuple(_copy(disk, move, number) for number, disk in enumerate(copied))
+        speed = int(offer.chosen["speed"]) // len(copied)
+        copies = tuple(_copy(disk, move, number, speed) for number, disk in enumerate(copied))
         gate = mirror.Gate(address=streams.address, port=streams.nbd_port, tls_creds=streams.tls_creds)
         items = ", ".join(copy.item for copy in copies)
         step = _Steps(self.name, {"gate": msgspec.to_builtins(gate), "copies": msgspec.to_builtins(copies)})
@@ -120,8 +122,7 @@ class Disks(NoDeeds):
             case "seal":
                 await mirror.close_exports(here.monitor)
             case "keep":
-                for path in step.arguments["paths"]:
-                    images.make_permanent(path, here.move)
+                return _keep(step, here)
             case "leave":
                 return _leave(step, here)
             case _:
@@ -164,7 +165,8 @@ async def survey_disk(image: Image, live: Mapping[str, Any]) -> SourceDisk:
         item=image.name,
         root=image.root.node_name,
         live=image.root.live_name,
-        into=image.format.node_name,
+        top=image.format.node_name,
+        protocol=image.protocol.node_name,
         format=image.format_name,
         size=_exact_size(image, identity, size),
         allocated=min(size, own + used),
@@ -244,14 +246,15 @@ def _placed(offer: Offer) -> tuple[PlacedDisk, ...]:
     return msgspec.convert(offer.chosen.get("disks", []), tuple[PlacedDisk, ...])
 
 
-def _copy(disk: PlacedDisk, move: MoveId, number: int) -> mirror.Copy:
+def _copy(disk: PlacedDisk, move: MoveId, number: int, speed: int) -> mirror.Copy:
     return mirror.Copy(
         item=disk.source.item,
         node=disk.source.live,
-        into=disk.source.into,
+        into=disk.into,
         name=f"limosa-{short(move)}-d{number}",
         size=disk.source.size,
         sync="top" if disk.keeps_backing else "full",
+        speed=speed,
     )
 
 
@@ -281,7 +284,7 @@ def _create(kind: str, disk: PlacedDisk) -> CargoStep:
 
 
 def _tidy_up(kind: str, copied: Sequence[PlacedDisk], *, keep: bool) -> Iterable[CargoStep]:
-    files = [disk.path for disk in copied if disk.how is How.COPIED]
+    files = {disk.source.item: disk.path for disk in copied if disk.how is How.COPIED}
     left = [
         {"path": disk.source.identity.path, "dev": disk.source.identity.dev, "ino": disk.source.identity.ino}
         for disk in copied
@@ -294,7 +297,7 @@ def _tidy_up(kind: str, copied: Sequence[PlacedDisk], *, keep: bool) -> Iterable
             side=Side.DESTINATION,
             when=When.RETIRE,
             summary="make the new images permanent",
-            arguments={"paths": files},
+            arguments={"files": files},
         )
     if left:
         yield CargoStep(
@@ -322,6 +325,16 @@ async def _make_image(step: CargoStep, here: Here) -> Mapping[str, Any]:
     else:
         await images.create(image, here.move)
     return {"path": image.path, "size": image.size}
+
+
+def _keep(step: CargoStep, here: Here) -> Mapping[str, Any]:
+    """Give up the second names; from here on the images are nobody's but the guest's."""
+    told: dict[str, dict[str, Any]] = {}
+    for item, path in step.arguments["files"].items():
+        images.make_permanent(path, here.move)
+        found = Path(path).stat()
+        told[item] = {"path": path, "data_bytes": found.st_blocks * 512, "file_size": found.st_size}
+    return {"disks": told, "disk_bytes": sum(facts["data_bytes"] for facts in told.values())}
 
 
 def _leave(step: CargoStep, here: Here) -> Mapping[str, Any]:

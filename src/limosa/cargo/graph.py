@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -29,8 +28,8 @@ def copied_node(image: Image, disk: PlacedDisk) -> dict[str, BlockNode]:
     if disk.how is How.SHARED:
         return _shared(image, disk)
     protocol = moved_to(image.protocol, disk.path, device=disk.how is How.ONTO_DEVICE)
-    # Without it a mirrored hole would be written as zeros (qemu: bdrv_co_pwrite_zeroes drops MAY_UNMAP).
-    protocol = _with_options(protocol, {"discard": "unmap"})
+    # Without it a mirrored hole would be written as zeros (QEMU block/io.c: MAY_UNMAP is dropped).
+    protocol = msgspec.structs.replace(protocol, options=protocol.options | {"discard": "unmap"})
     if image.format is image.protocol:
         return {protocol.node_name: protocol}
     return {protocol.node_name: protocol} | _format(image, disk)
@@ -59,12 +58,12 @@ def _shared(image: Image, disk: PlacedDisk) -> dict[str, BlockNode]:
 
 
 def _format(image: Image, disk: PlacedDisk) -> dict[str, BlockNode]:
-    options: dict[str, Any] = {"discard": "unmap"}
-    dropped = {"offset", "size"} if image.format.driver == "raw" else set()
-    if image.format.driver == "raw" and disk.slice is not None:
-        options["size"] = disk.slice
-    kept = {name: value for name, value in image.format.options.items() if name not in dropped}
-    node = msgspec.structs.replace(image.format, options=kept | options)
+    options = dict(image.format.options)
+    if image.format.driver == "raw":
+        options = {name: value for name, value in options.items() if name not in {"offset", "size"}}
+    if disk.slice is not None:
+        options |= {"size": disk.slice, "discard": "unmap"}
+    node = msgspec.structs.replace(image.format, options=options)
     if disk.keeps_backing:
         return {node.node_name: node} | _backing_paths(image, disk)
     children = {role: child for role, child in node.children.items() if role != "backing"}
@@ -79,7 +78,3 @@ def _backing_paths(image: Image, disk: PlacedDisk) -> dict[str, BlockNode]:
         if path is not None and layer.path is not None and path != layer.path:
             changed[layer.protocol.node_name] = moved_to(layer.protocol, path, device=False)
     return changed
-
-
-def _with_options(node: BlockNode, options: Mapping[str, Any]) -> BlockNode:
-    return msgspec.structs.replace(node, options=node.options | dict(options))

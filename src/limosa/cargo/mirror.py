@@ -43,6 +43,8 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     """Name of export, job and NBD node: at most 31 characters (QEMU's limit for node names)."""
     size: int
     sync: str = "full"
+    speed: int = 0
+    """Limit in bytes per second; 0 is none."""
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -348,6 +350,7 @@ def _job(copy: Copy, *, background: bool) -> dict[str, Any]:
         "device": copy.node,
         "target": copy.name,
         "sync": copy.sync,
+        "speed": copy.speed,
         "copy-mode": "background" if background else "write-blocking",
         "on-source-error": "report",
         "on-target-error": "report",

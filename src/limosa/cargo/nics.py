@@ -248,7 +248,7 @@ def _unmovable(profile: Profile) -> Iterable[Finding]:
             yield _finding(
                 Severity.BLOCKS,
                 f"{netdev.id} is user-mode networking: the guest's connections through it would break",
-                f"use a tap on a bridge, or say --allow {BREAK_USER_NET}",
+                "use a tap on a bridge",
                 side=Side.SOURCE,
                 consent=BREAK_USER_NET,
             )
@@ -256,7 +256,7 @@ def _unmovable(profile: Profile) -> Iterable[Finding]:
             yield _finding(
                 Severity.BLOCKS,
                 f"{netdev.id} ({netdev.type}) is a connection of this QEMU to another one: it would break",
-                f"use a tap on a bridge, or say --allow {BREAK_SOCKET_NET}",
+                "use a tap on a bridge",
                 side=Side.SOURCE,
                 consent=BREAK_SOCKET_NET,
             )
@@ -282,7 +282,7 @@ def _trouble(netdev: Netdev, link: Link | None) -> tuple[Finding, ...]:
         return (_finding(Severity.BLOCKS, text, "use a Linux bridge", side=Side.SOURCE),)
     if link.master is None:
         text = f"{netdev.id}: {name} is on no bridge; addresses and routes of the host are not carried"
-        remedy = f"put it on a bridge, or say --allow {UNBRIDGED} and set up the destination's end yourself"
+        remedy = "put it on a bridge; if you accept it, set up the destination's end yourself"
         return (_finding(Severity.BLOCKS, text, remedy, side=Side.SOURCE, consent=UNBRIDGED),)
     return ()
 

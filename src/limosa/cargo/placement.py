@@ -44,8 +44,9 @@ class SourceDisk(msgspec.Struct, frozen=True, kw_only=True):
     item: str
     root: str
     live: str
-    into: str
-    """The format node: the one that is written to at the destination."""
+    top: str
+    """The format node, which may be the protocol itself."""
+    protocol: str
     format: str
     size: int
     """Exact virtual size; of a plain raw file its length, which need not be whole sectors."""
@@ -80,6 +81,16 @@ class PlacedDisk(msgspec.Struct, frozen=True, kw_only=True):
     """Paths of the backing layers at the destination."""
     allocated: int = 0
     """Bytes that will be copied, about."""
+
+    @property
+    def into(self) -> str:
+        """Node of the twin that the copy is written to.
+
+        A raw image is written to below its format node: that one keeps the owner's word on discards, while holes
+        arrive as holes. A qcow2 image keeps what is zero apart by itself.
+        """
+        below = self.source.format == "raw" and self.slice is None
+        return self.source.protocol if below else self.source.top
 
 
 @dataclass
@@ -155,7 +166,7 @@ async def _shared(disk: SourceDisk, path: str, now: _Round) -> PlacedDisk | None
         now.find(
             Severity.BLOCKS,
             f"dirty bitmaps of {disk.item} that are only in memory would be lost: {', '.join(disk.bitmaps)}",
-            f"remove them, or say --allow {LOSE_BITMAPS}",
+            "remove them",
             side=Side.SOURCE,
             consent=LOSE_BITMAPS,
         )
@@ -169,7 +180,7 @@ def _can_copy(disk: SourceDisk, now: _Round) -> bool:
         now.find(
             Severity.BLOCKS,
             f"a copy of {disk.item} loses its internal snapshots: {', '.join(disk.snapshots)}",
-            f"delete them, or say --allow {LOSE_SNAPSHOTS}",
+            "delete them",
             side=Side.SOURCE,
             consent=LOSE_SNAPSHOTS,
         )
@@ -177,7 +188,7 @@ def _can_copy(disk: SourceDisk, now: _Round) -> bool:
         now.find(
             Severity.BLOCKS,
             f"a copy of {disk.item} loses its dirty bitmaps: {', '.join(disk.bitmaps)}",
-            f"remove them (the next backup will be a full one), or say --allow {LOSE_BITMAPS}",
+            "remove them: the next backup will be a full one",
             side=Side.SOURCE,
             consent=LOSE_BITMAPS,
         )

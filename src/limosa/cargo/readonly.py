@@ -85,7 +85,7 @@ class ReadOnly(NoDeeds):
         chosen = {
             "move": move,
             "images": msgspec.to_builtins(placed),
-            "bytes": sum(image.source.identity.allocated for image in placed if image.new),
+            "bytes_to_copy": sum(image.source.identity.allocated for image in placed if image.new),
         }
         return Offer(kind=self.name, findings=tuple(findings), chosen=chosen)
 

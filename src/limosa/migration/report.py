@@ -32,7 +32,7 @@ def measure(journal: Journal, source: Departure, *, checks: float) -> Measured:
         throughput=sent / copying if copying else 0.0,
         passes=int(ram.get("dirty-sync-count", 0)),
         compared=source.comparison.compared if source.comparison else 0,
-        disks={str(e.facts["disk"]): dict(e.facts) for e in made if "disk" in e.facts},
+        disks={name: dict(told) for e in made for name, told in e.facts.get("disks", {}).items()},
     )
 
 
