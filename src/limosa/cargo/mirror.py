@@ -6,6 +6,7 @@ job is checked to be concluded without error, and each export to be gone, before
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -188,14 +189,15 @@ async def finish(monitor: Monitor, copies: Sequence[Copy]) -> None:
 async def stop(monitor: Monitor, copies: Sequence[Copy]) -> None:
     """Undo `start`: no job and no NBD node of these copies is left. Safe if they never existed.
 
-    A job whose connection hangs does not end when it is cancelled; then the connection is cut (`yank`), which
-    works even while QEMU's main loop waits for it.
+    The connection is cut (`yank`) before its node is removed: on a dead link a job may not end without that, and
+    `blockdev-del` would hold up QEMU's whole main loop, guest included (docs/qemu-notes.md).
     """
     names = [copy.name for copy in copies]
     since = monitor.events.position
-    if not await _cancelled(monitor, names, since):
-        instances = [{"type": "block-node", "node-name": name} for name in await _yankable(monitor, names)]
-        await monitor.yank(instances)
+    ended = await _cancelled(monitor, names, since)
+    if connected := await _yankable(monitor, names):
+        await monitor.yank([{"type": "block-node", "node-name": name} for name in connected])
+    if not ended:
         await _await_concluded(monitor, names, since, SETTLE_SECONDS)
     for job in await monitor.execute("query-jobs"):
         if job["id"] in names:
@@ -210,7 +212,8 @@ async def _cancelled(monitor: Monitor, names: Sequence[str], since: int) -> bool
         for job in jobs:
             if job["id"] in names and job["status"] not in {"concluded", "aborting"}:
                 arguments = {"device": job["id"], "force": True}
-                await monitor.execute("block-job-cancel", arguments, timeout=CANCEL_SECONDS)
+                with suppress(QmpError):  # it concluded between question and command
+                    await monitor.execute("block-job-cancel", arguments, timeout=CANCEL_SECONDS)
         await _await_concluded(monitor, names, since, CANCEL_SECONDS)
     except MonitorSilent:
         return False
@@ -225,11 +228,8 @@ async def _await_concluded(monitor: Monitor, names: Sequence[str], since: int, t
 
 
 async def _yankable(monitor: Monitor, names: Sequence[str]) -> list[str]:
-    """Instances must exist, or QEMU yanks none; the answer is out of band and comes while the main loop hangs."""
-    try:
-        told = await monitor.execute("query-yank", timeout=CANCEL_SECONDS, oob=monitor.oob)
-    except QmpError:
-        return list(names)
+    """Those that are connected: QEMU yanks none if it does not know one. Out of band, as the main loop may hang."""
+    told = await monitor.execute("query-yank", timeout=CANCEL_SECONDS, oob=monitor.oob)
     return [instance["node-name"] for instance in told if instance.get("node-name") in names]
 
 

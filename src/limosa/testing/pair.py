@@ -153,6 +153,7 @@ class End:
     directory: Path
     streams: Streams
     told: list[Progress] = field(default_factory=list)
+    on_progress: Callable[[Progress], None] = lambda _: None
     process: asyncio.subprocess.Process | None = None
     connection: Monitor | None = None
 
@@ -164,8 +165,9 @@ class End:
         return self.connection
 
     def tell(self, progress: Progress) -> None:
-        """Keep it."""
+        """Keep it, and tell whoever asked."""
         self.told.append(progress)
+        self.on_progress(progress)
 
     async def start(self, qemu: Path, argv: Sequence[str]) -> None:
         """Start a QEMU with a monitor; firmware only, nothing to boot from."""
