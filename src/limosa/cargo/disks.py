@@ -31,6 +31,8 @@ from limosa.units import MoveId, Side
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.moves import MoveRequest
 
+PASSED_THROUGH = frozenset({"scsi-block", "scsi-generic"})
+
 
 class Disks(NoDeeds):
     """Writable images on files and block devices of the host, NVRAM files included."""
@@ -180,6 +182,7 @@ async def survey_disk(image: Image, live: Mapping[str, Any]) -> SourceDisk:
         bitmaps=tuple(bitmap["name"] for bitmap in node.get("dirty-bitmaps", ()) if bitmap.get("name")),
         encrypted=bool(info.get("encrypted")) or image.format_name == "luks",
         data_file="data-file" in image.format.children,
+        passed_through=any(device.driver in PASSED_THROUGH for device in image.devices),
     )
 
 

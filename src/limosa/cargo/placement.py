@@ -64,6 +64,8 @@ class SourceDisk(msgspec.Struct, frozen=True, kw_only=True):
     bitmaps: tuple[str, ...]
     encrypted: bool
     data_file: bool
+    passed_through: bool
+    """The guest speaks SCSI to the device itself."""
 
 
 class PlacedDisk(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,6 +203,8 @@ def _can_copy(disk: SourceDisk, now: _Round) -> bool:
 def _cannot(disk: SourceDisk) -> str:
     if disk.encrypted:
         return "it is encrypted, and keys are not carried"
+    if disk.passed_through:
+        return "the guest speaks SCSI to the device itself"
     if disk.data_file:
         return "its data is in an external data file"
     if disk.format not in COPYABLE:

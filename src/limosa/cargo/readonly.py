@@ -190,7 +190,7 @@ class ReadOnly(NoDeeds):
         target = Path(mapped(old, request.maps) or old)
         why = _cannot_copy(image)
         if why:
-            return None, self._blocks(f"{image.item} ({old}) is not here and cannot be copied: {why}", "put it here")
+            return None, self._blocks(f"{image.item} ({old}) is not here and cannot be copied: {why}", "eject it")
         places = (target, *(Path(directory) / target.name for directory in host.storage))
         for place in places:
             if is_usable_directory(place.parent) and not place.exists():

@@ -71,9 +71,13 @@ class Image:
 
     @cached_property
     def devices(self) -> tuple[Device, ...]:
-        """The devices of `drives`; built-in ones (floppy controllers, flash of the board) are not among them."""
-        found = (self.profile.device_at(drive.device) for drive in self.drives)
-        return tuple(device for device in found if device is not None)
+        """The devices on it; built-in ones (flash of the board) are not among them.
+
+        A `usb-storage` is plugged into the image, though what has the drive is the disk that it makes.
+        """
+        paths = {drive.device for drive in self.drives}
+        name = self.root.node_name
+        return tuple(device for device in self.profile.devices if device.drive == name or device.path in paths)
 
     @property
     def name(self) -> str:
