@@ -127,7 +127,10 @@ def blockdev(node: BlockNode) -> dict[str, Value]:
     # An overlay names its backing file in its header: without a word QEMU would open it, and lock it.
     if node.driver == "qcow2" and "backing" not in node.children:
         said["backing"] = None
-    return said | node.options | node.children
+    # A quorum's children are a list of their own.
+    several = [child for role, child in sorted(node.children.items()) if role.startswith("children.")]
+    single: dict[str, Value] = {r: child for r, child in node.children.items() if not r.startswith("children.")}
+    return said | node.options | single | ({"children": several} if several else {})
 
 
 def word(value: Value) -> str:

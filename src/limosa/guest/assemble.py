@@ -7,7 +7,7 @@ import msgspec
 
 from limosa.guest.blockgraph import block_nodes, read_graph, stable_names
 from limosa.guest.chardevs import chardevs
-from limosa.guest.created import Created, node_options
+from limosa.guest.created import Created, DriveOptions, node_options
 from limosa.guest.devices import devices, seen_by_guest
 from limosa.guest.netdevs import netdevs, parse_network
 from limosa.guest.probe import Bare, Known
@@ -123,7 +123,7 @@ def assemble(
         drives=drives,
         netdevs=networks,
         devices=found,
-        display=Display(options=tuple(made.display)),
+        display=Display(options=tuple(_display(reading, made))),
         options=tuple(made.carried),
         monitors=process.monitors,
         guest_visible=_guest_visible(reading, drives),
@@ -198,6 +198,13 @@ def _cpu(reading: Reading, bare: Bare) -> Cpu:
     return Cpu(type=type_, model=cpu_model(type_), properties=filtered | properties, flags=tuple(flags))
 
 
+def _display(reading: Reading, made: Created) -> list[tuple[str, str]]:
+    """Screens; a QEMU that was told nothing and has no window system offers VNC (system/vl.c)."""
+    if not made.display and reading.general["query-vnc"].get("enabled"):
+        return [("vnc", "localhost:0,to=99,id=default")]
+    return made.display
+
+
 def _smp(told: Mapping[str, int]) -> Smp:
     topology = {name: count for name, count in told.items() if name not in ("cpus", "maxcpus")}
     return Smp(cpus=told["cpus"], maxcpus=told["maxcpus"], topology=topology)
@@ -211,7 +218,7 @@ def _plugged_cpus(reading: Reading) -> list[PluggedCpu]:
             id=slot["qom-path"].removeprefix(USER_ROOTS[0]) if slot["qom-path"].startswith(USER_ROOTS[0]) else None,
             driver=slot["type"],
             properties=slot["props"],
-            hotplugged=True,
+            hotplugged=slot["qom-path"] in reading.hotplugged_cpus,
         )
         for slot in reversed(plugged)  # QEMU lists them from the last slot to the first
     ]
@@ -278,7 +285,13 @@ def _drives(reading: Reading, names: Mapping[str, str], made: Created) -> Iterat
                 _drive(told, path, names),
                 rerror=_policy(on_device.get(path, {}).get("rerror"), given.rerror if given else None),
                 werror=_policy(on_device.get(path, {}).get("werror"), given.werror if given else None),
+                writeback=_writeback(on_device.get(path, {}).get("write-cache"), given),
             )
+
+
+def _writeback(on_device: Value, given: DriveOptions | None) -> bool:
+    """Whether the disk was made with a write cache. QMP tells only what the guest has switched to since."""
+    return on_device == "on" if on_device in ("on", "off") else given is None or given.writeback
 
 
 def _policy(on_device: Value, on_drive: str | None) -> str | None:
@@ -297,7 +310,6 @@ def _drive(told: Mapping[str, Value], path: str, names: Mapping[str, str]) -> Dr
         removable=bool(told["removable"]),
         tray_open=told.get("tray_open"),
         throttle=throttle,
-        writeback=bool(inserted.get("cache", {}).get("writeback", True)),
     )
 
 

@@ -140,11 +140,13 @@ def _node(
         options.pop(role, None)
     filename = None
     if driver in PROTOCOLS_ON_FILES:
-        filename = resolve(str(options.get("filename") or told["file"]))
+        filename = resolve(str(options.get("filename") or _plain(str(told["file"]))))
         options["filename"] = filename
     elif not children:
         options = _from_filename(driver, str(told["file"]), options)
     options |= {"cache": cache}
+    if options.get("backing", "") is None:
+        del options["backing"]
     if told["detect_zeroes"] != "off":
         options["detect-zeroes"] = told["detect_zeroes"]
     for forgotten in ("driver", "node-name", "read-only", "force-share"):
@@ -160,6 +162,13 @@ def _node(
         filename=filename,
         unknown=() if created is not None else (*_UNSHOWN_EVERYWHERE, *_UNSHOWN.get(driver, ())),
     )
+
+
+def _plain(filename: str) -> str:
+    """A file's name, also where QEMU tells it as JSON with other options beside it."""
+    if not filename.startswith("json:"):
+        return filename.removeprefix("file:")
+    return str(json.loads(filename[len("json:") :]).get("filename", filename))
 
 
 def _from_filename(driver: str, filename: str, options: dict[str, Value]) -> dict[str, Value]:

@@ -40,6 +40,7 @@ class DriveOptions:
     protocol: dict[str, Value]
     rerror: str | None = None
     werror: str | None = None
+    writeback: bool = True
 
 
 @dataclass(slots=True)
@@ -109,7 +110,10 @@ def drive_options(told: Mapping[str, Value]) -> DriveOptions:
     if "aio" in told:
         protocol["aio"] = told["aio"]
     root = {key: value for key, value in told.items() if key in _DRIVE_ROOT}
-    return DriveOptions(root, block_words(protocol), told.get("rerror"), told.get("werror"))
+    through = told.get("cache") in ("writethrough", "directsync") or told.get("cache.writeback") == "off"
+    return DriveOptions(
+        block_words(root), block_words(protocol), told.get("rerror"), told.get("werror"), writeback=not through
+    )
 
 
 def block_words(tree: Mapping[str, Value]) -> dict[str, Value]:
@@ -123,8 +127,12 @@ def block_words(tree: Mapping[str, Value]) -> dict[str, Value]:
         elif key in _BLOCK_NUMBERS and isinstance(value, str) and value.isdigit():
             found[key] = int(value)
         else:
-            found[key] = value
+            found[key] = _DISCARD.get(value, value) if key == "discard" else value
     return found
+
+
+# `-drive` and flat syntax take both words, JSON only the second (QEMU block.c, bdrv_parse_discard_flags).
+_DISCARD = {"on": "unmap", "off": "ignore"}
 
 
 def _spread(found: dict[str, dict[str, Value]], edges: Edges, live: str, tree: Mapping[str, Value]) -> None:

@@ -127,6 +127,8 @@ def must_be_said(name: str, value: Value, known: Known | None) -> bool:
         return False
     if known.type.startswith("link<"):
         return str(value).startswith(("/objects/", "/machine/peripheral/"))
+    if known.by_machine:
+        return True
     if known.has_default:
         return not same(value, known.default)
     return isinstance(value, str) or name in _SETTABLE

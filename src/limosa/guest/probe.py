@@ -37,6 +37,8 @@ class Known(msgspec.Struct, frozen=True):
     type: str
     default: Value = None
     has_default: bool = False
+    by_machine: bool = False
+    """Whether a board of the machine type in question may have another default."""
 
 
 class Board(msgspec.Struct, frozen=True, order=True):
@@ -65,12 +67,14 @@ class Bare(msgspec.Struct, frozen=True):
 class Store(msgspec.Struct):
     """What is kept on disk for one program."""
 
-    format: int = 1
+    format: int = 2
     drivers: dict[str, dict[str, Known]] = msgspec.field(default_factory=dict)
     types: dict[str, dict[str, Known]] = msgspec.field(default_factory=dict)
     not_pluggable: tuple[str, ...] = ()
     bare: dict[str, Bare] = msgspec.field(default_factory=dict)
     cpus: dict[str, dict[str, Value]] = msgspec.field(default_factory=dict)
+    compat: dict[str, tuple[str, ...] | None] = msgspec.field(default_factory=dict)
+    """Machine type -> names of properties with a default of its own; None where QEMU does not tell (before 9.1)."""
 
 
 class Probe:
@@ -144,12 +148,16 @@ class Probe:
             LaunchError: it did not start; `detail` is its stderr.
         """
         drivers, types = set(drivers), set(types)
-        if drivers - set(self._store.drivers) or types - set(self._store.types):
+        new = drivers - set(self._store.drivers) or types - set(self._store.types)
+        if new or board.machine not in self._store.compat:
             async with self.running(board) as monitor:
                 await self.learn(monitor, drivers, types)
+                self._store.compat[board.machine] = await _compat(monitor, board.machine)
+            self._dirty = True
             self.save()
+        own = self._store.compat[board.machine]
         found = {name: self._store.types[name] for name in types}
-        return found | {name: self._store.drivers[name] for name in drivers}
+        return found | {name: _on_board(self._store.drivers[name], own) for name in drivers}
 
     @contextlib.asynccontextmanager
     async def running(self, board: Board) -> AsyncIterator[Monitor]:
@@ -274,6 +282,22 @@ async def _read_bare(monitor: Monitor, probe: Probe) -> Bare:
         cpu=await get_all(monitor, cpu_path, [n for n, known in cpu.items() if plain(known.type) and n not in _MOVING]),
         feature_words=await monitor.execute("qom-get", {"path": cpu_path, "property": "feature-words"}),
     )
+
+
+async def _compat(monitor: Monitor, machine: str) -> tuple[str, ...] | None:
+    """Names of the properties to which a versioned machine type gives defaults of its own."""
+    try:
+        machines = await monitor.execute("query-machines", {"compat-props": True})
+    except QmpError:
+        return None
+    ours = [m for m in machines if machine in (m["name"], m.get("alias"))]
+    return tuple(sorted({prop["property"] for m in ours for prop in m.get("compat-props", ())}))
+
+
+def _on_board(declared: Mapping[str, Known], own: tuple[str, ...] | None) -> dict[str, Known]:
+    return {
+        name: msgspec.structs.replace(known, by_machine=own is None or name in own) for name, known in declared.items()
+    }
 
 
 def _known(told: Mapping[str, Any]) -> Known:

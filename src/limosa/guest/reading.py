@@ -29,6 +29,7 @@ class Reading:
     objects: dict[str, dict[str, Value]]
     """Id -> properties, `type` included."""
     chardev_types: dict[str, str]
+    hotplugged_cpus: frozenset[str]
     cpu_type: str
     cpu: dict[str, Value]
 
@@ -90,6 +91,7 @@ async def read(monitor: Monitor, probe: Probe) -> Reading:
         machine=await _machine(monitor, probe, objects["/machine"]),
         objects=await _objects(monitor, probe, host_objects),
         chardev_types=_direct(parse_qom_tree(general["info qom-tree /chardevs"]), "/chardevs"),
+        hotplugged_cpus=await _hotplugged(monitor, [path for path in cpus if path.startswith(USER_ROOTS)]),
         cpu_type=cpu_type,
         cpu=await _cpu(monitor, probe, cpu_path, cpu_type),
     )
@@ -134,6 +136,11 @@ def _positioned(sightings: Sequence[Sighting]) -> tuple[Sighting, ...]:
         placed = replace(sighting.placed, position=f"board/{driver}{place}")
         found.append(replace(sighting, placed=placed))
     return tuple(found)
+
+
+async def _hotplugged(monitor: Monitor, paths: Sequence[str]) -> frozenset[str]:
+    answers = await ask_all(monitor, [("qom-get", {"path": path, "property": "hotplugged"}) for path in paths])
+    return frozenset(path for path, hotplugged in zip(paths, answers, strict=True) if hotplugged)
 
 
 def _id(path: str) -> str | None:
