@@ -21,10 +21,11 @@ from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.report import measure
 from limosa.migration.steps import Reserve, ResumeThere, Step, name_of, stage_of
-from limosa.migration.survey import Assessment, assess, with_address
+from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate, with_address
 from limosa.migration.watch import Watch
+from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
-from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Progress, Stage
+from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Prediction, Progress, Stage
 from limosa.wire.rpc import Caller
 
 _FOREVER = 10 * 365 * 86400.0
@@ -35,7 +36,16 @@ Link = Callable[[HostName], Awaitable[Caller]]
 class Move:
     """One move. `run` does it; `status` tells of it at any time; `abort` ends it before commit."""
 
-    def __init__(self, move: MoveId, request: MoveRequest, guest: FoundGuest, host: HostFacts, cpus: int) -> None:
+    def __init__(
+        self,
+        move: MoveId,
+        request: MoveRequest,
+        guest: FoundGuest,
+        host: HostFacts,
+        *,
+        cpus: int,
+        rate: float | None = None,
+    ) -> None:
         self.id = move
         self.request = request
         self.guest = guest
@@ -43,12 +53,14 @@ class Move:
         self.error: LimosaError | None = None
         self._host = host
         self._cpus = cpus
+        self._rate = rate
         self._task: asyncio.Task[None] | None = None
         self._journal: Journal | None = None
         self._departure: Departure | None = None
         self._assessment: Assessment | None = None
         self._progress: dict[str, Progress] = {}
         self._measured: Measured | None = None
+        self._prediction: Prediction | None = None
         self._warnings: tuple[str, ...] = ()
         self._changed = asyncio.Event()
         self._began = asyncio.get_running_loop().time()
@@ -58,6 +70,7 @@ class Move:
     async def plan(self, link: Link, kinds: Mapping[str, Kind]) -> PlanShown:
         """Check everything, start the real twin, compare it, and remove it again."""
         async with self._prepared(link, kinds) as (assessment, ends):
+            sampling = asyncio.create_task(self._sample(assessment, ends.source.monitor))
             compared = 0
             differences: tuple[str, ...] = ()
             if assessment.steps:
@@ -67,6 +80,7 @@ class Move:
                 assert comparison is not None
                 compared = comparison.compared
                 differences = tuple(str(d) for d in comparison.host_side)
+            await sampling
             journal = Journal(assessment.steps, self._clock, self._notify)
             return PlanShown(
                 guest=assessment.profile.name,
@@ -76,7 +90,7 @@ class Move:
                 possible=bool(assessment.steps),
                 findings=assessment.findings,
                 steps=journal.shown(),
-                prediction=assessment.prediction,
+                prediction=self._prediction,
                 compared=compared,
                 differences=differences,
                 rewrites=rewrites(assessment.profile, assessment.twin_profile),
@@ -151,7 +165,7 @@ class Move:
             findings=assessment.findings if assessment else (),
             steps=journal.shown() if journal else (),
             progress=tuple(self._progress.values()),
-            prediction=assessment.prediction if assessment else None,
+            prediction=self._prediction,
             measured=self._measured,
             error=self.error.to_wire() if self.error else None,
             undone=tuple(name_of(e.step) for e in journal.entries if e.outcome is Outcome.UNDONE) if journal else (),
@@ -175,7 +189,11 @@ class Move:
                 assessment.require_possible(self.request)
                 self.state = MoveState.RUNNING
                 self._journal = Journal(assessment.steps, self._clock, self._notify)
-                await self._travel(self._journal, ends)
+                sampling = asyncio.create_task(self._sample(assessment, ends.source.monitor))
+                try:
+                    await self._travel(self._journal, ends)
+                finally:
+                    sampling.cancel()
         except asyncio.CancelledError:
             self._end(MoveState.ABORTED, self._aborted())
         except LimosaError as error:
@@ -209,9 +227,17 @@ class Move:
             profile = await introspect(monitor, pid=self.guest.pid)
             destination = Destination(caller, self.id)
             assessment = await assess(
-                self.request, self.id, profile, monitor, self._host, destination, kinds, cpus=self._cpus
+                self.request,
+                self.id,
+                profile,
+                monitor,
+                self._host,
+                destination,
+                kinds,
+                cpus=self._cpus,
+                rate=self._rate,
             )
-            self._assessment = assessment
+            self._assessment, self._prediction = assessment, assessment.prediction
             self._departure = Departure(
                 move=self.id,
                 host=self._host,
@@ -246,6 +272,14 @@ class Move:
             return (*troubles, *(await settle(journal, do, undo) if not journal.committed else ()))
         finally:
             await watch.close()
+
+    async def _sample(self, assessment: Assessment, monitor: Monitor) -> None:
+        """Measure the guest's dirty rate while the move begins, and predict again with it."""
+        rate = await sample_dirty_rate(assessment.profile, monitor)
+        self._prediction = predict_for(
+            self.request, assessment.profile, assessment.answer, rate=self._rate, dirty_rate=rate
+        )
+        self._notify()
 
     def _told(self, progress: Progress) -> None:
         self._progress[progress.item] = progress

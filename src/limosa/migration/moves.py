@@ -113,7 +113,22 @@ class Moves:
             )
         guest = pick(find_guests(), request.guest)
         self._refuse_second(guest)
-        return Move(MoveId(f"m{secrets.token_hex(4)}"), request, guest, self._host, os.cpu_count() or 1)
+        return Move(
+            MoveId(f"m{secrets.token_hex(4)}"),
+            request,
+            guest,
+            self._host,
+            cpus=os.cpu_count() or 1,
+            rate=self._rate_to(request.to),
+        )
+
+    def _rate_to(self, host: str) -> float | None:
+        """Bytes per second that the last move to a host reached; None before the first."""
+        for move in reversed(self._moves.values()):
+            measured = move.status().measured
+            if move.request.to == host and measured is not None and measured.throughput:
+                return measured.throughput
+        return None
 
     def _refuse_second(self, guest: FoundGuest) -> None:
         if (other := self.in_move(guest.pid)) is not None:

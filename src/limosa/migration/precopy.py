@@ -96,15 +96,20 @@ class Precopier:
         while True:
             try:
                 event = await events.wait(("MIGRATION", "MIGRATION_PASS", "STOP", "RESUME"), since=mark, timeout=POLL)
-                mark = event.number + 1
             except MonitorSilent:
-                event = None
-            if event is not None and await self._reached(event):
+                await self._notice_pause()
+                await self._look()
+                continue
+            mark = event.number + 1
+            if event.name == "MIGRATION" and await self._reached(event):
                 break
-            await self._look(event)
+            if event.name == "MIGRATION_PASS":
+                await self._look()
         stops = [e for e in events.since(start) if e.name == "STOP"]
-        self.stopped_at = stops[-1].at if stops and not self.paused_by_user else None
-        return {"passes": max(1, self._passes), "course": self._course.phase}
+        if stops and not self.paused_by_user:
+            self.stopped_at = stops[-1].at
+        waited = 1000 * (event.qemu_time - stops[-1].qemu_time) if stops else 0.0
+        return {"passes": max(1, self._passes), "course": self._course.phase, "stop_to_pre_switchover_ms": waited}
 
     async def set_bandwidth(self, rate: float | None) -> None:
         """Cap the copy at `rate` bytes per second from now on; None lifts the cap."""
@@ -116,35 +121,34 @@ class Precopier:
         self.final = await self._monitor.execute("query-migrate")
 
     async def _reached(self, event: Event) -> bool:
-        if event.name == "MIGRATION":
-            status = event.data["status"]
-            if status in {"failed", "cancelled"}:
-                info = await self._monitor.execute("query-migrate")
-                raise MoveFailed(
-                    f"RAM of {self._profile.name} could not be copied: {info.get('error-desc', status)}",
-                    guest_runs=Side.SOURCE,
-                    remedy="look at the destination's log and at the migration network, then start again",
-                )
-            return bool(status == "pre-switchover")
-        if event.name == "STOP":
-            status = (await self._monitor.execute("query-status"))["status"]
-            # A STOP of the migration leaves finish-migrate; anything else was somebody's `stop`.
-            self.paused_by_user = status == "paused"
-        elif event.name == "RESUME":
-            self.paused_by_user = False
-        return False
+        status = event.data["status"]
+        if status in {"failed", "cancelled"}:
+            info = await self._monitor.execute("query-migrate")
+            raise MoveFailed(
+                f"RAM of {self._profile.name} could not be copied: {info.get('error-desc', status)}",
+                guest_runs=Side.SOURCE,
+                remedy="look at the destination's log and at the migration network, then start again",
+            )
+        return bool(status == "pre-switchover")
 
-    async def _look(self, event: Event | None) -> None:
+    async def _notice_pause(self) -> None:
+        """Whether somebody else has paused the guest: then it stays paused at the destination.
+
+        The migration's own STOP leaves `finish-migrate`, and pre-switchover follows it at once; so this is
+        asked only while nothing happens, and costs the switchover nothing.
+        """
+        self.paused_by_user = (await self._monitor.execute("query-status"))["status"] == "paused"
+
+    async def _look(self) -> None:
         info = await self._monitor.execute("query-migrate")
         if (ram := info.get("ram")) is None:
             return
         now = _reading(ram)
         self._passes = now.passes
         self._notice_stall(now)
-        if event is None or event.name == "MIGRATION_PASS":
-            advice = advise(now, self._course, self.limits)
-            if isinstance(advice, Change):
-                await self._steer(advice.course)
+        advice = advise(now, self._course, self.limits)
+        if isinstance(advice, Change):
+            await self._steer(advice.course)
         self._report(now, ram)
 
     def _notice_stall(self, now: RamProgress) -> None:

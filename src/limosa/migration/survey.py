@@ -59,8 +59,11 @@ async def assess(
     kinds: Mapping[str, Kind],
     *,
     cpus: int,
+    rate: float | None,
 ) -> Assessment:
     """Run every check at both ends, choose every name, and arrange the steps.
+
+    `rate` is what the link to this destination is known to carry, in bytes per second.
 
     Raises:
         Blocked: so much is wrong that no plan can be made.
@@ -97,7 +100,8 @@ async def assess(
             channels=channels_for(profile.memory.size, cpus, request.channels),
             running=profile.status == "running",
         )
-    return Assessment(profile, twin, answer, findings, steps, await _predict(request, profile, answer, monitor))
+    prediction = predict_for(request, profile, answer, rate=rate, dirty_rate=None)
+    return Assessment(profile, twin, answer, findings, steps, prediction)
 
 
 def with_address(answer: OfferAnswer, peer_address: str) -> OfferAnswer:
@@ -132,13 +136,16 @@ def _all_memory(profile: Profile) -> int:
     return max(profile.memory.size, plugged) if profile.memory.backend else profile.memory.size + plugged
 
 
-async def _predict(request: MoveRequest, profile: Profile, answer: OfferAnswer, monitor: Monitor) -> Prediction:
-    disks = sum(_bytes_to_copy(offer.chosen) for offer in answer.offers)
+def predict_for(
+    request: MoveRequest, profile: Profile, answer: OfferAnswer, *, rate: float | None, dirty_rate: float | None
+) -> Prediction:
+    """What this move is expected to cost; rates in bytes per second, None where they are not known."""
+    rates = [known for known in (request.bandwidth, rate) if known]
     return predict(
         memory=_all_memory(profile),
-        disks=disks,
-        rate=request.bandwidth,
-        dirty_rate=await _dirty_rate(profile, monitor),
+        disks=sum(_bytes_to_copy(offer.chosen) for offer in answer.offers),
+        rate=min(rates) if rates else None,
+        dirty_rate=dirty_rate,
         downtime_limit=request.downtime_limit or DEFAULT_DOWNTIME_LIMIT,
         running=profile.status == "running",
     )
@@ -149,7 +156,7 @@ def _bytes_to_copy(chosen: Mapping[str, object]) -> int:
     return told if isinstance(told, int) else 0
 
 
-async def _dirty_rate(profile: Profile, monitor: Monitor) -> float | None:
+async def sample_dirty_rate(profile: Profile, monitor: Monitor) -> float | None:
     """Bytes per second that the guest dirties, sampled for a second.
 
     Page sampling works everywhere; the dirty-bitmap mode crashes QEMU 7.2 under TCG (docs/qemu-notes.md).
