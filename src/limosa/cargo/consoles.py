@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When
+from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When, plain
 from limosa.cargo.storage import mapped
 from limosa.guest.parts import OURS
 from limosa.guest.profile import Chardev, Display, MonitorAddress, Profile
@@ -104,7 +104,7 @@ class Consoles(NoDeeds):
             kind=self.name,
             findings=tuple(now.findings),
             chosen={
-                "chardevs": {id_: msgspec.to_builtins(new) for id_, new in chardevs.items()},
+                "chardevs": {id_: plain(new) for id_, new in chardevs.items()},
                 "display": display,
                 "directories": now.directories,
                 "sockets": now.sockets,

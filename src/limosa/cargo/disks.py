@@ -21,7 +21,7 @@ import msgspec
 from limosa.cargo import images, mirror, placement
 from limosa.cargo.graph import copied_node, short, with_nodes
 from limosa.cargo.identity import Identity, identify
-from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When
+from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When, plain
 from limosa.cargo.placement import How, PlacedDisk, SourceDisk
 from limosa.cargo.storage import Carrier, Image, carried_by, parts_of
 from limosa.errors import Blocked, MonitorLost
@@ -54,7 +54,7 @@ class Disks(NoDeeds):
         live = {node["node-name"]: node for node in nodes}
         disks = [await survey_disk(image, live) for image in found]
         findings = (*_running_jobs(jobs), *_exports(exports))
-        return Survey(kind=self.name, findings=findings, learned={"disks": msgspec.to_builtins(disks)})
+        return Survey(kind=self.name, findings=findings, learned={"disks": plain(disks)})
 
     async def offer(
         self, profile: Profile, survey: Survey, host: HostFacts, request: MoveRequest, move: MoveId
@@ -67,7 +67,7 @@ class Disks(NoDeeds):
             findings=findings,
             chosen={
                 "move": move,
-                "disks": msgspec.to_builtins(placed),
+                "disks": plain(placed),
                 "keep": request.keep_source_disks,
                 "speed": int(request.bandwidth or 0),
                 "bytes_to_copy": sum(disk.allocated for disk in placed if disk.how is not How.SHARED),
@@ -95,7 +95,7 @@ class Disks(NoDeeds):
         copies = tuple(_copy(disk, move, number, speed) for number, disk in enumerate(copied))
         gate = mirror.Gate(address=streams.address, port=streams.nbd_port, tls_creds=streams.tls_creds)
         items = ", ".join(copy.item for copy in copies)
-        step = _Steps(self.name, {"gate": msgspec.to_builtins(gate), "copies": msgspec.to_builtins(copies)})
+        step = _Steps(self.name, {"gate": plain(gate), "copies": plain(copies)})
         return (
             *(_create(self.name, disk) for disk in made),
             step("export", Side.DESTINATION, When.COPY, f"open {items} for the copy"),
@@ -282,7 +282,7 @@ def _create(kind: str, disk: PlacedDisk) -> CargoStep:
         side=Side.DESTINATION,
         when=When.BEFORE_TWIN,
         summary=f"make {disk.path} ({disk.new.format}) for {disk.source.item}",
-        arguments={"image": msgspec.to_builtins(disk.new), "device": disk.how is How.ONTO_DEVICE},
+        arguments={"image": plain(disk.new), "device": disk.how is How.ONTO_DEVICE},
     )
 
 

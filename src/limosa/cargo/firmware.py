@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from limosa.cargo.identity import Identity, has_same_content, identify, is_same
-from limosa.cargo.kind import HostFacts, NoDeeds, Offer, Survey
+from limosa.cargo.kind import HostFacts, NoDeeds, Offer, Survey, plain
 from limosa.cargo.storage import mapped
 from limosa.errors import Blocked
 from limosa.guest.profile import Machine, Option, Profile
@@ -48,7 +48,7 @@ class Firmware(NoDeeds):
 
     async def check_source(self, profile: Profile, host: HostFacts, request: MoveRequest, monitor: Monitor) -> Survey:
         """Hash every file."""
-        told = {path: msgspec.to_builtins(await _identify(path)) for path in sorted(set(files(profile)))}
+        told = {path: plain(await _identify(path)) for path in sorted(set(files(profile)))}
         return Survey(kind=self.name, learned={"files": told})
 
     async def offer(

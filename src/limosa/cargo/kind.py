@@ -49,6 +49,11 @@ class When(StrEnum):
     """After the source QEMU has quit: what it left behind."""
 
 
+def plain(value: Any) -> Any:
+    """A value as the plain JSON values that it is on the wire: structs as dicts, tuples as lists."""
+    return msgspec.json.decode(msgspec.json.encode(value))
+
+
 class CargoStep(msgspec.Struct, frozen=True, kw_only=True, tag="cargo"):
     """A step that a kind of cargo adds.
 

@@ -14,7 +14,7 @@ import msgspec
 
 from limosa.cargo import taps
 from limosa.cargo.graph import short
-from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When
+from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When, plain
 from limosa.cargo.taps import Link, NewTap
 from limosa.errors import Blocked, MonitorLost
 from limosa.guest.profile import Netdev, Profile
@@ -87,7 +87,7 @@ class Nics(NoDeeds):
             findings += trouble
             if link is not None and not any(finding.consent is None for finding in trouble):
                 found.append(_source_tap(netdev, link))
-        return Survey(kind=self.name, findings=tuple(findings), learned={"taps": msgspec.to_builtins(found)})
+        return Survey(kind=self.name, findings=tuple(findings), learned={"taps": plain(found)})
 
     async def offer(
         self, profile: Profile, survey: Survey, host: HostFacts, request: MoveRequest, move: MoveId
@@ -104,7 +104,7 @@ class Nics(NoDeeds):
             text = f"{VHOST_NET} is missing here; {', '.join(sorted(asked))} will work without vhost, more slowly"
             findings += (_finding(Severity.WARNING, text, "modprobe vhost_net"),)
         chosen = [PlacedTap(source=tap, tap=new, vhost=vhost and tap.netdev in asked) for tap, new in placed]
-        return Offer(kind=self.name, findings=findings, chosen={"taps": msgspec.to_builtins(chosen)})
+        return Offer(kind=self.name, findings=findings, chosen={"taps": plain(chosen)})
 
     def rewrite(self, profile: Profile, offer: Offer) -> Profile:
         """The twin opens the destination's taps by name; it runs no script and no helper."""
@@ -124,10 +124,7 @@ class Nics(NoDeeds):
             return CargoStep(kind=self.name, deed=deed, side=side, when=when, summary=summary, arguments=arguments)
 
         return (
-            *(
-                step("tap", Side.DESTINATION, When.BEFORE_TWIN, _summary(tap.tap), tap=msgspec.to_builtins(tap.tap))
-                for tap in placed
-            ),
+            *(step("tap", Side.DESTINATION, When.BEFORE_TWIN, _summary(tap.tap), tap=plain(tap.tap)) for tap in placed),
             step("wire", Side.DESTINATION, When.COPY, f"wire {', '.join(here)}, shut", names=here),
             step("shut", Side.SOURCE, When.PAUSED, f"shut {', '.join(there)}", names=there),
             step("open", Side.DESTINATION, When.BEFORE_CONT, f"open {', '.join(here)}", names=here),

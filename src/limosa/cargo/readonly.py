@@ -14,7 +14,7 @@ from limosa.cargo import images, mirror
 from limosa.cargo.disks import creation_options
 from limosa.cargo.graph import moved_to, short, with_nodes
 from limosa.cargo.identity import Identity, has_same_content, identify, is_same
-from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When
+from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When, plain
 from limosa.cargo.placement import COPYABLE, free_bytes, is_usable_directory
 from limosa.cargo.storage import Carrier, Image, carried_by, mapped, parts_of
 from limosa.errors import Blocked, MonitorLost, QmpError
@@ -65,7 +65,7 @@ class ReadOnly(NoDeeds):
             return Survey(kind=self.name)
         live = {node["node-name"]: node for node in await monitor.execute("query-named-block-nodes")}
         told = [await _read(image, live) for image in found]
-        return Survey(kind=self.name, learned={"images": msgspec.to_builtins(told)})
+        return Survey(kind=self.name, learned={"images": plain(told)})
 
     async def offer(
         self, profile: Profile, survey: Survey, host: HostFacts, request: MoveRequest, move: MoveId
@@ -84,7 +84,7 @@ class ReadOnly(NoDeeds):
                 placed.append(PlacedImage(source=image, path=new.path, new=new))
         chosen = {
             "move": move,
-            "images": msgspec.to_builtins(placed),
+            "images": plain(placed),
             "bytes_to_copy": sum(image.source.identity.allocated for image in placed if image.new),
         }
         return Offer(kind=self.name, findings=tuple(findings), chosen=chosen)
@@ -107,9 +107,9 @@ class ReadOnly(NoDeeds):
         gate = mirror.Gate(address=streams.address, port=streams.nbd_port, tls_creds=streams.tls_creds)
         items = ", ".join(copy.item for copy in copies)
         arguments = {
-            "gate": msgspec.to_builtins(gate),
-            "copies": msgspec.to_builtins(copies),
-            "images": [msgspec.to_builtins(image.new) for image in copied],
+            "gate": plain(gate),
+            "copies": plain(copies),
+            "images": [plain(image.new) for image in copied],
         }
 
         def step(deed: str, side: Side, when: When, summary: str) -> CargoStep:

@@ -16,7 +16,7 @@ import msgspec
 from limosa.cargo import images
 from limosa.cargo.graph import with_nodes
 from limosa.cargo.identity import boot_id
-from limosa.cargo.kind import HostFacts, NoDeeds, Offer, Survey
+from limosa.cargo.kind import HostFacts, NoDeeds, Offer, Survey, plain
 from limosa.cargo.storage import EMPTY, Carrier, Image, carried_by, mapped, parts_of
 from limosa.errors import LimosaError
 from limosa.guest.profile import BlockNode, Profile
@@ -65,7 +65,7 @@ class Volumes(NoDeeds):
         )
         findings = [finding for finding in await asyncio.gather(*checks) if finding is not None]
         changed = [node for node, image in zip(nodes, wanted, strict=True) if node != image.protocol]
-        return Offer(kind=self.name, findings=tuple(findings), chosen={"nodes": msgspec.to_builtins(changed)})
+        return Offer(kind=self.name, findings=tuple(findings), chosen={"nodes": plain(changed)})
 
     def rewrite(self, profile: Profile, offer: Offer) -> Profile:
         """Servers, where they were mapped."""

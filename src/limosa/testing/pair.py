@@ -240,6 +240,8 @@ class Pair:
     made: list[CargoStep] = field(default_factory=list)
     facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
+    repeats: int = 1
+    """How often each deed is done."""
 
     @property
     def move(self) -> MoveId:
@@ -276,7 +278,8 @@ class Pair:
         """Make the steps of one moment."""
         for kind, step in self.steps(when):
             self.made.append(step)
-            self.facts[f"{step.kind}: {step.deed}"] = await kind.make(step, self._end(step))
+            for _ in range(self.repeats):
+                self.facts[f"{step.kind}: {step.deed}"] = await kind.make(step, self.end(step))
 
     async def unmake_all(self) -> None:
         """Undo everything made so far, last first, as the engine does: the twin goes before what was made for it."""
@@ -284,7 +287,7 @@ class Pair:
         for step in reversed(self.made):
             if step.when is When.BEFORE_TWIN:
                 await self.destination.kill()
-            await kinds[step.kind].unmake(step, self._end(step))
+            await kinds[step.kind].unmake(step, self.end(step))
 
     async def start_twin(self, qemu: Path, *argv: str) -> None:
         """Start the twin of the rewritten profile."""
@@ -317,7 +320,8 @@ class Pair:
         await self.copy()
         await self.hand_over()
 
-    def _end(self, step: CargoStep) -> End:
+    def end(self, step: CargoStep) -> End:
+        """The end at which a step is made."""
         return self.source if step.side is Side.SOURCE else self.destination
 
 
