@@ -1,8 +1,9 @@
+import asyncio
 import struct
 
 import pytest
 
-from limosa.lab.guestctl import GuestOptions, Heartbeat
+from limosa.lab.guestctl import GuestControl, GuestOptions, Heartbeat
 
 
 def test_only_what_was_asked_for_is_on_the_command_line() -> None:
@@ -31,3 +32,16 @@ def test_a_heartbeat_tells_how_far_each_disk_has_come() -> None:
 def test_other_packets_are_not_taken_for_heartbeats(packet: bytes) -> None:
     with pytest.raises(ValueError, match="heartbeat"):
         Heartbeat.parse(packet)
+
+
+async def test_an_answer_that_an_earlier_client_no_longer_waited_for_is_not_taken_for_ones_own() -> None:
+    async def agent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tag, _, _ = (await reader.readline()).partition(b" ")
+        writer.write(b'@stale {"flags":["old"]}\n[    3.1] kernel: {speaks}\n{"flags":["untagged"]}\n')
+        writer.write(tag + b' {"flags":["lm"],"model":"x"}\n')
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(agent, "127.0.0.1", 0)
+    async with server, await GuestControl.over_tcp(*server.sockets[0].getsockname()) as guest:
+        assert (await guest.cpu()).flags == ("lm",)

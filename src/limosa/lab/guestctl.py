@@ -4,6 +4,7 @@ The other end is `guest/agent.c` (commands), `guest/heartbeat.c` (packets) and `
 """
 
 import asyncio
+import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -18,6 +19,8 @@ from limosa.errors import LimosaError
 
 PORT = 7
 VIRTIO_PORT = "limosa.0"
+LIMIT = 1 << 20
+"""The longest answer, bytes."""
 # Lab guests prove correctness, not safety from each other; every one of these saves time under emulation.
 # The TSC is read without leaving translated code; the HPET, the kernel's own choice, costs an exit and QEMU's big lock.
 QUICK_BOOT = "quiet mitigations=off nokaslr cryptomgr.notests no_timer_check panic=-1 tsc=reliable clocksource=tsc"
@@ -209,7 +212,9 @@ class GuestControl:
         Raises:
             GuestSilent: not within `timeout` seconds.
         """
-        return await cls._retry(lambda: asyncio.open_connection(address, port), f"{address}:{port}", timeout)
+        return await cls._retry(
+            lambda: asyncio.open_connection(address, port, limit=LIMIT), f"{address}:{port}", timeout
+        )
 
     @classmethod
     async def over_unix(cls, path: Path, *, timeout: float = 30) -> Self:
@@ -220,7 +225,7 @@ class GuestControl:
         """
 
         async def ask() -> Streams:
-            reader, writer = await asyncio.open_unix_connection(str(path))
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=LIMIT)
             # QEMU takes the bytes although nobody in the guest reads them yet: only an answer shows an agent.
             try:
                 await asyncio.wait_for(cls(reader, writer).status(), 3)
@@ -235,7 +240,7 @@ class GuestControl:
     async def over_socket(cls, connected: socket.socket) -> Self:
         """Use a connected stream socket, for example one made in another network namespace."""
         connected.setblocking(False)
-        return cls(*await asyncio.open_connection(sock=connected))
+        return cls(*await asyncio.open_connection(sock=connected, limit=LIMIT))
 
     @classmethod
     async def _retry(cls, connect: Callable[[], Awaitable[Streams]], where: str, timeout: float) -> Self:
@@ -283,12 +288,13 @@ class GuestControl:
         return msgspec.json.decode(line, type=kind)
 
     async def _exchange(self, command: str) -> bytes:
-        self._writer.write(command.encode() + b"\n")
+        # On a serial line come also the kernel's messages, and answers that an earlier client no longer waited for.
+        tag = f"@{secrets.token_hex(4)} ".encode()
+        self._writer.write(tag + command.encode() + b"\n")
         await self._writer.drain()
-        # On a serial console the kernel's messages come between; answers alone start with a brace.
-        while not (line := await self._reader.readuntil(b"\n")).startswith(b"{"):
+        while not (line := await self._reader.readuntil(b"\n")).startswith(tag):
             pass
-        return line
+        return line.removeprefix(tag)
 
     async def status(self) -> Status:
         """Clocks, CPUs, memory, disks, NICs, and how far each program has come."""

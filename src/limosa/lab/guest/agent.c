@@ -1,4 +1,8 @@
-/* Answers commands, one a line, with one line of JSON: over TCP port 7, a virtio port named limosa.0, and the serial console. */
+/* Answers commands, one a line, with one line of JSON: over TCP port 7, a virtio port named limosa.0, and the serial console.
+ *
+ * A command may start with a tag, `@` and a word; its answer then starts with the same. Serial lines keep what one client
+ * asked and no longer waited for; by its tag the next client knows its own answer.
+ */
 #include "guest.h"
 
 #include <arpa/inet.h>
@@ -288,8 +292,11 @@ static const struct {
 static void answer(FILE *out, char *line) {
     line[strcspn(line, "\r\n")] = 0;
     if (!*line) return;
-    char *arguments = line;
-    char *name = strsep(&arguments, " ");
+    char *arguments = line, *name = strsep(&arguments, " ");
+    if (*name == '@' && arguments) {
+        fprintf(out, "%s ", name);
+        name = strsep(&arguments, " ");
+    }
     for (size_t i = 0; i < sizeof commands / sizeof commands[0]; i++)
         if (!strcmp(name, commands[i].name)) {
             commands[i].answer(out, arguments ? arguments : "");
