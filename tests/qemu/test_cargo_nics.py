@@ -18,6 +18,7 @@ from limosa.cargo.nics import ALIAS, BREAK_USER_NET, UNBRIDGED, Nics
 from limosa.errors import LimosaError
 from limosa.guest.profile import Device, Netdev, Profile
 from limosa.lab import assets
+from limosa.testing.contract import KindContract, Specimen
 from limosa.testing.pair import Pair, bare_profile, pair
 from limosa.wire.findings import Severity
 from limosa.wire.moves import MoveRequest
@@ -206,6 +207,36 @@ async def test_another_interface_of_the_chosen_name_is_left_alone(tmp_path: Path
             await both.make(When.BEFORE_TWIN)
         await both.unmake_all()
         assert (await taps.links())["tap9"].up
+
+
+class TestNicsContract(KindContract):
+    @pytest.fixture
+    def specimen(self, tmp_path: Path) -> Specimen:
+        add_tap("tap0")
+        add_tap("tap1")
+
+        async def untouched(both: Pair) -> None:
+            assert {"tap0", "tap1"} == {name for name, link in (await taps.links()).items() if link.kind == "tun"}
+            assert (port_state("tap0"), port_state("tap1")) == ("forwarding", "forwarding")
+
+        async def arrived(both: Pair) -> None:
+            links = await taps.links()
+            made = [link for link in links.values() if (link.alias or "").startswith(ALIAS)]
+            assert {link.master for link in made} == {"br1"}
+            assert {port_state(link.name) for link in made} == {"forwarding"}
+            assert len(made) == 2
+
+        return Specimen(
+            kind=Nics(),
+            profile=profile_of("tap0", "tap1"),
+            qemu=assets.qemu_10(),
+            directory=tmp_path,
+            request=MoveRequest(guest="guest", to="destination", maps={"br0": "br1"}),
+            machine=(),
+            twin_arguments=arguments,
+            untouched=untouched,
+            arrived=arrived,
+        )
 
 
 def port_state(name: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from limosa.cargo import mirror
 from limosa.cargo.firmware import Firmware, files
 from limosa.cargo.harmless import DEVICES, Harmless
+from limosa.cargo.immovable import Immovable
 from limosa.cargo.kind import HostFacts, Kind, Offer, Survey, kinds
 from limosa.cargo.memory import Memory, total
 from limosa.cargo.nics import SourceTap, place
@@ -59,15 +60,27 @@ def test_kinds_claim_a_bare_guest_whole_and_each_part_once() -> None:
     assert unclaimed(bare_profile(), kinds()) == ()
 
 
-@pytest.mark.parametrize(
-    "driver",
-    ["vfio-pci", "usb-host", "ivshmem-plain", "nvdimm", "virtio-pmem-pci", "virtio-9p-pci", "vhost-user-fs-pci"],
-)
-def test_what_nobody_knows_blocks_by_name(driver: str) -> None:
-    profile = bare_profile(devices=(device(driver),))
-    (finding,) = unclaimed(profile, kinds())
+def test_what_nobody_knows_blocks_by_name() -> None:
+    (finding,) = unclaimed(bare_profile(devices=(device("some-new-device"),)), kinds())
     assert finding.severity is Severity.BLOCKS
     assert "device:/machine/peripheral/x0" in finding.what
+
+
+@pytest.mark.parametrize(
+    "driver",
+    [
+        *("vfio-pci", "usb-host", "ivshmem-plain", "nvdimm", "virtio-pmem-pci", "virtio-9p-pci"),
+        *("vhost-user-fs-pci", "virtio-mem-pci", "tpm-crb"),
+    ],
+)
+def test_what_cannot_be_moved_says_why_and_what_helps(driver: str) -> None:
+    profile = bare_profile(devices=(device(driver, chardev="c0" if driver.startswith("vhost") else None),))
+    assert unclaimed(profile, kinds()) == ()
+    survey = asyncio.run(Immovable().check_source(profile, HOST, REQUEST, None))  # type: ignore[arg-type]  # not asked
+    (finding,) = survey.findings
+    assert finding.severity is Severity.BLOCKS
+    assert finding.what.startswith(f"{driver} x0 ")
+    assert finding.remedy
 
 
 def test_no_driver_is_listed_twice_as_harmless() -> None:

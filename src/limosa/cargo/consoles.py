@@ -35,7 +35,7 @@ SELF_CONTAINED = frozenset(_SELF_CONTAINED.split())
 
 _DEVICES = """
     isa-serial pci-serial pci-serial-2x pci-serial-4x isa-parallel isa-debugcon usb-serial usb-braille
-    virtserialport virtconsole usb-redir ccid-card-passthru ipmi-bmc-extern
+    virtserialport virtconsole ccid-card-passthru ipmi-bmc-extern
 """
 DEVICES = frozenset(_DEVICES.split())
 """Devices on chardevs whose own state is in vmstate. Those of vhost-user are in another process: not among them."""
