@@ -30,6 +30,7 @@ from limosa.guest.profile import (
     Unknown,
     Value,
 )
+from limosa.guest.qtree import parse_ram_blocks
 from limosa.guest.reading import Reading
 from limosa.guest.tree import USER_ROOTS
 from limosa.guest.wordlist import names
@@ -334,6 +335,8 @@ def _guest_visible(reading: Reading, drives: tuple[Drive, ...]) -> dict[str, dic
             found["write-cache"] = caches.get(sighting.placed.path, "auto")
     for sighting in reading.busless:
         seen[sighting.placed.position] = seen_by_guest(sighting)
+    seen["ACPI hot-plug numbers"] = dict(reading.hotplug_numbers)
+    seen["RAM blocks"] = dict(parse_ram_blocks(reading.general["info ramblock"]))
     seen["cpu"] = {k: v for k, v in reading.cpu.items() if k not in _CPU_NOT_SEEN}
     seen["machine"] = {k: v for k, v in reading.machine.items() if k not in _MACHINE_HOST_SIDE}
     return seen

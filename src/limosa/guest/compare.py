@@ -42,6 +42,9 @@ EQUIVALENT: dict[str, str] = {
 }
 _SAME_ROM_BAR = frozenset({1, -1})
 
+# Not properties but things: one that only one side has is a difference between any two versions.
+BOTH_WAYS = frozenset({"ACPI hot-plug numbers", "RAM blocks"})
+
 # Change while a guest runs: registers that firmware or the guest programs, and runtime states. They arrive with the
 # device state; a twin that waits has them as at power-on.
 VOLATILE = names("""
@@ -63,7 +66,8 @@ def compare(source: Profile, twin: Profile) -> Comparison:
         if here is None or there is None:
             seen.append(Difference(where, "driver", _driver(here), _driver(there)))
             continue
-        told = (here.keys() | there.keys() if same_build else here.keys() & there.keys()) - VOLATILE
+        either = same_build or where in BOTH_WAYS
+        told = (here.keys() | there.keys() if either else here.keys() & there.keys()) - VOLATILE
         compared += len(told)
         seen.extend(_differences(where, sorted(told), here, there, across=not same_build))
     identity = list(_identity(source, twin))

@@ -1,4 +1,4 @@
-"""`info qtree` and `info qom-tree` read as data.
+"""`info qtree`, `info qom-tree` and `info ramblock` read as data.
 
 One `info qtree` answers with the static properties of every device on a bus, which over `qom-get` are
 thousands of calls; `info qom-tree` gives every object's path and type. Both are text for people, with a
@@ -14,6 +14,7 @@ _BUS = re.compile(r"bus: (?P<name>.*)")
 _DEVICE = re.compile(r'dev: (?P<driver>[^,]+), id "(?P<id>[^"]*)"')
 _PROPERTY = re.compile(r"(?P<name>[^\s=]+) = (?P<text>.*)")
 _NUMBER = re.compile(r"(?P<value>-?\d+) \((?:0x[0-9a-f]+|[\d.]+ [KMGTPE]?i?B)\)")
+_RAM_BLOCK = re.compile(r"\s*(?P<name>\S+)\s+\d+ [KMG]iB\s+0x[0-9a-f]+\s+0x[0-9a-f]+\s+0x(?P<total>[0-9a-f]+).*")
 _OBJECT = re.compile(r"(?P<indent> *)/(?P<name>.*) \((?P<type>[^()]*)\)")
 
 
@@ -133,3 +134,9 @@ def parse_qom_tree(text: str) -> dict[str, str]:
             parents.append(path if not parents else match["name"])
             found[path] = match["type"]
     return found
+
+
+def parse_ram_blocks(text: str) -> dict[str, int]:
+    """Name -> size in bytes of every block of guest RAM and ROM: a migration finds them by name."""
+    found = (_RAM_BLOCK.fullmatch(line) for line in text.splitlines())
+    return {match["name"]: int(match["total"], 16) for match in found if match}

@@ -25,6 +25,8 @@ class Reading:
     sightings: tuple[Sighting, ...]
     busless: tuple[Sighting, ...]
     """DIMMs and other devices without a bus, vCPUs excluded."""
+    hotplug_numbers: dict[str, Value]
+    """PCI bus -> the number by which ACPI hot-plug addresses it."""
     machine: dict[str, Value]
     objects: dict[str, dict[str, Value]]
     """Id -> properties, `type` included."""
@@ -49,7 +51,14 @@ _GENERAL: tuple[Command, ...] = (
     ("query-chardev", None),
     ("query-vnc", None),
 )
-_LINES = ("info qtree", "info qom-tree", "info qom-tree /objects", "info qom-tree /chardevs", "info network")
+_LINES = (
+    "info qtree",
+    "info qom-tree",
+    "info qom-tree /objects",
+    "info qom-tree /chardevs",
+    "info network",
+    "info ramblock",
+)
 _MACHINE_NEVER = frozenset({"rtc-time", "rtc_state", "acpi-device"})
 
 
@@ -88,6 +97,7 @@ async def read(monitor: Monitor, probe: Probe) -> Reading:
         general=general,
         sightings=sightings,
         busless=_positioned(await _sightings(monitor, probe, busless)),
+        hotplug_numbers=await _hotplug_numbers(monitor, placed),
         machine=await _machine(monitor, probe, objects["/machine"]),
         objects=await _objects(monitor, probe, host_objects),
         chardev_types=_direct(parse_qom_tree(general["info qom-tree /chardevs"]), "/chardevs"),
@@ -151,6 +161,17 @@ def _direct(objects: Mapping[str, str], parent: str) -> dict[str, str]:
     """Name -> type of an object's direct children."""
     prefix = parent + "/"
     return {p.removeprefix(prefix): t for p, t in objects.items() if p.startswith(prefix) and p.count("/") == 2}
+
+
+async def _hotplug_numbers(monitor: Monitor, placed: Iterable[Placed]) -> dict[str, Value]:
+    """`acpi-pcihp-bsel` of every PCI bus that has one; it follows the order of creation and is written into tables."""
+    paths = [path for device in placed for type_, path in device.buses if type_ in ("PCI", "PCIE")]
+    answers = await monitor.execute_many([("qom-get", {"path": p, "property": "acpi-pcihp-bsel"}) for p in paths])
+    return {
+        path.rpartition("/")[2]: number
+        for path, number in zip(paths, answers, strict=True)
+        if not isinstance(number, QmpError)
+    }
 
 
 async def _sightings(monitor: Monitor, probe: Probe, placed: Sequence[Placed]) -> tuple[Sighting, ...]:

@@ -36,6 +36,8 @@ class Placed:
     """Driver of the folded virtio device."""
     parent: str | None = None
     """Path of the device whose bus this sits on."""
+    buses: tuple[tuple[str, str], ...] = ()
+    """(type, path) of each bus that this device offers."""
 
     @property
     def port(self) -> str | None:
@@ -131,7 +133,7 @@ class _Walk:
             inner_path = f"{placed.path}/virtio-backend"
             placed = replace(placed, properties=placed.properties | inner.properties, inner=inner.driver)
             below = [(b, inner_path) for b in inner.buses]
-        yield placed
+        yield replace(placed, buses=tuple((bus.type, f"{owner}/{bus.name}") for bus, owner in below))
         for bus, owner in below:
             yield from self._bus(bus, f"{owner}/{bus.name}", placed.path)
 
