@@ -1,5 +1,7 @@
 from typing import Any
 
+import msgspec
+
 from limosa.cli.profile_page import profile_page
 from limosa.cli.report import disk_words, failure_of, plan_page, report
 from limosa.cli.table import pairs, table
@@ -9,6 +11,18 @@ from limosa.units import MIB, Side
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.moves import Measured, MoveState, MoveStatus, PlanShown, Prediction, Stage, StepShown
 
+MEASURED = Measured(
+    total_seconds=4.25,
+    stage_seconds={"copy": 3.0, "check": 0.25},
+    blackout_ms=14.2,
+    qemu_downtime_ms=5,
+    ram_bytes=200 * MIB,
+    disk_bytes=100 * MIB,
+    throughput=80.0 * MIB,
+    passes=3,
+    compared=412,
+    disks={"vda": {"virtual_size": 1024 * MIB, "sha256": "ab"}},
+)
 PREDICTION = Prediction(seconds=4.0, bytes=300 * MIB, blackout_ms=30, converges=True, why="link 110.0 MiB/s (assumed)")
 
 
@@ -28,23 +42,11 @@ def ended(state: MoveState, **more: Any) -> MoveStatus:
 
 
 def test_a_report_puts_the_measured_beside_the_predicted() -> None:
-    measured = Measured(
-        total_seconds=4.25,
-        stage_seconds={"copy": 3.0, "check": 0.25},
-        blackout_ms=14.2,
-        qemu_downtime_ms=5,
-        ram_bytes=200 * MIB,
-        disk_bytes=100 * MIB,
-        throughput=80.0 * MIB,
-        passes=3,
-        compared=412,
-        disks={"vda": {"virtual_size": 1024 * MIB, "sha256": "ab"}},
-    )
     page = report(
         ended(
             MoveState.COMPLETED,
             guest_runs=Side.DESTINATION,
-            measured=measured,
+            measured=MEASURED,
             prediction=PREDICTION,
             warnings=("plaintext",),
         )
@@ -198,3 +200,10 @@ PROFILE = p.Profile(
     guest_visible={},
     unknown=(p.Unknown(what="discard of vda", why="not on the command line"),),
 )
+
+
+def test_a_prediction_without_an_end_crosses_the_wire() -> None:
+    endless = msgspec.structs.replace(PREDICTION, seconds=None, converges=False, why="the guest dirties more")
+    assert msgspec.json.decode(msgspec.json.encode(endless), type=Prediction) == endless
+    measured = ended(MoveState.COMPLETED, guest_runs=Side.DESTINATION, prediction=endless, measured=MEASURED)
+    assert "took        4.25 s (predicted no end)" in report(measured)

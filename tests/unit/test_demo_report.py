@@ -3,6 +3,8 @@ import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
+import msgspec
+
 from limosa.lab.demo import failed, gap_checks, ram_check
 from limosa.lab.demo_guest import missing_parts
 from limosa.lab.demo_report import Check, Moved, Watched, html_page, move_page, plot, stage_spans, svg, thinned, watched
@@ -81,6 +83,12 @@ def moved(**more: Any) -> Moved:
 
 def test_stages_span_their_steps_and_leave_out_what_was_not_reached() -> None:
     assert stage_spans(STATUS) == {Stage.PREPARE: (0.0, 1.0), Stage.COPY: (1.0, 3.5)}
+
+
+def test_checks_come_before_the_clock_of_the_steps() -> None:
+    status = msgspec.structs.replace(STATUS, elapsed=5.25)
+    assert stage_spans(status)[Stage.CHECK] == (-1.25, 0.0)
+    assert "5.25: check 1.250, prepare 1.000" in move_page(moved(status=status))
 
 
 def test_the_page_names_every_number_and_what_is_wrong() -> None:

@@ -107,8 +107,8 @@ def _beside(predicted: str | None) -> str:
     return f" (predicted {predicted})" if predicted else ""
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s"
+def _seconds(seconds: float | None) -> str:
+    return "no end" if seconds is None else f"{seconds:.1f} s"
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -99,7 +99,7 @@ class Demo:
             await asyncio.sleep(QUIET_SECONDS)
         checks = await self._check(guest, source, destination, status, before, pings)
         seen = tuple(watched(address, pings.traces[address].probes.values()) for address in demo_guest.ADDRESSES)
-        moved = Moved(status, began_at(pings, ended, status.elapsed), seen, pings.worst_late_ms, checks)
+        moved = Moved(status, zero_of_steps(pings, ended, status), seen, pings.worst_late_ms, checks)
         kept = "every promise kept" if moved.holds else "NOT every promise kept"
         self._say(f"moved in {status.elapsed:.1f} s, longest ping gap {moved.worst.worst.ms:.0f} ms, {kept}")
         return moved
@@ -144,10 +144,11 @@ class Demo:
         return await asyncio.to_thread(disk_checks, place, disk, content, inside, seen.acknowledged, seen.errors)
 
 
-def began_at(pings: PingRecord, ended: int, elapsed: float) -> float:
-    """Seconds from the first ping to the move's own zero; the command returns as the move ends."""
+def zero_of_steps(pings: PingRecord, ended: int, status: MoveStatus) -> float:
+    """Seconds from the first ping to the zero of the steps' times; the command returns as the last step ends."""
     first = min(probe.sent for trace in pings.traces.values() for probe in trace.probes.values())
-    return (ended - first) / 1e9 - elapsed
+    took = status.measured.total_seconds if status.measured else status.elapsed
+    return (ended - first) / 1e9 - took
 
 
 async def migrate(source: Host, destination: Host) -> MoveStatus:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limosa.lab import assets, records
-from limosa.lab.guestctl import GuestControl, GuestOptions, Status
+from limosa.lab.guestctl import GuestControl, GuestOptions, GuestSilent, Status
 from limosa.lab.guests import GuestSpec, blockdev, mac_of, owners_monitor
 from limosa.lab.hosts import Host, Role
 from limosa.lab.lab import Lab
@@ -54,7 +54,11 @@ def spec() -> GuestSpec:
     return GuestSpec(
         name=NAME,
         options=GuestOptions(
-            addresses=tuple(f"{address}/24" for address in ADDRESSES), pages=PAGES, records="magic", records_hz=20
+            addresses=tuple(f"{address}/24" for address in ADDRESSES),
+            pages=PAGES,
+            pages_rate=32,
+            records="magic",
+            records_hz=20,
         ),
         memory=MEMORY,
         memory_options=",slots=2,maxmem=1G",
@@ -140,6 +144,7 @@ def missing_parts(status: Status) -> list[str]:
     wrong += [f"no NIC has {address}" for address in ADDRESSES if address not in named]
     recording = {disk.label for disk in status.disks if disk.recording}
     wrong += [f"disk {disk.label} takes no records" for disk in DISKS if disk.label not in recording]
+    wrong += [] if status.dirtiers[0].passes else ["no counter in every page yet"]
     return wrong
 
 
@@ -170,12 +175,20 @@ async def connected(lab: Lab) -> AsyncIterator[GuestControl]:
         *in_network(lab.observer.pid, ["socat", "STDIO", target]),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
-    assert process.stdout is not None
     assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     try:
         yield GuestControl(process.stdout, process.stdin)
+    except GuestSilent as silent:
+        if process.returncode is None:
+            process.terminate()
+        said = (await process.stderr.read()).decode(errors="replace").strip()
+        raise GuestSilent(
+            silent.what, remedy="limosa demo --keep", detail=f"{silent.detail} {said}".strip()
+        ) from silent
     finally:
         if process.returncode is None:
             process.terminate()

@@ -55,7 +55,7 @@ class Moved:
 
     Attributes:
         status: the command's own report.
-        began: seconds from the beginning of the observer's watch to the move's own zero.
+        began: seconds from the beginning of the observer's watch to the zero of the steps' times.
         watched: for each of the guest's addresses.
         late_ms: how late the observer itself was at worst; a busy machine adds this to a gap.
         checks: every promise.
@@ -103,8 +103,13 @@ def watched(address: str, probes: Iterable[Probe]) -> Watched:
 
 
 def stage_spans(status: MoveStatus) -> dict[Stage, tuple[float, float]]:
-    """When each stage began and ended, in seconds since the move's start; only stages that were reached."""
+    """When each stage began and ended, on the clock of the steps; only stages that were reached.
+
+    Checks come before that clock's zero: they decide what the steps are.
+    """
     spans: dict[Stage, tuple[float, float]] = {}
+    if status.measured is not None and status.elapsed > status.measured.total_seconds:
+        spans[Stage.CHECK] = (status.measured.total_seconds - status.elapsed, 0.0)
     for step in status.steps:
         if step.started is None or step.ended is None:
             continue
@@ -126,8 +131,9 @@ def move_page(moved: Moved) -> str:
 
 
 def _numbers(moved: Moved, measured: Measured) -> Iterator[tuple[str, str]]:
-    stages = (f"{stage} {seconds:.3f}" for stage, seconds in measured.stage_seconds.items())
-    yield "seconds", f"{measured.total_seconds:.2f}: " + ", ".join(stages)
+    seconds = {str(stage): ended - began for stage, (began, ended) in stage_spans(moved.status).items()}
+    stages = (f"{stage} {took:.3f}" for stage, took in (seconds | measured.stage_seconds).items())
+    yield "seconds", f"{moved.status.elapsed:.2f}: " + ", ".join(stages)
     yield "bytes", f"RAM {format_size(measured.ram_bytes)}, disks {format_size(measured.disk_bytes)}"
     yield "throughput", format_rate(measured.throughput)
     if measured.qemu_downtime_ms is not None:
@@ -171,7 +177,7 @@ def _block(ms: float) -> str:
     return _BLOCKS[min(8, 1 + int(height * 7.99))]
 
 
-_LETTERS = dict(zip(Stage, "·rpcSCRt", strict=True))
+_LETTERS = dict(zip(Stage, "krpcSCRt", strict=True))
 
 
 def _ruler(moved: Moved, columns: int, seconds: float) -> str:
@@ -184,7 +190,7 @@ def _ruler(moved: Moved, columns: int, seconds: float) -> str:
     return "".join(marks)
 
 
-RULER = "r reserve  p prepare  c copy  S switch over  C commit  R resume  t retire"
+RULER = "k check  r reserve  p prepare  c copy  S switch over  C commit  R resume  t retire"
 
 
 # -- one page --------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ def predict(
     known = "measured" if dirty_rate is not None or not running else "not measured"
     if share >= 1:
         return Prediction(
-            seconds=float("inf"),
+            seconds=None,
             bytes=memory + disks,
             blackout_ms=1000 * memory / speed,
             converges=False,

@@ -100,7 +100,8 @@ class StepShown(msgspec.Struct, frozen=True, kw_only=True):
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """What the move is expected to cost; seconds, bytes, milliseconds."""
 
-    seconds: float
+    seconds: float | None
+    """None where it would never end."""
     bytes: int
     blackout_ms: float
     converges: bool
