@@ -40,7 +40,7 @@ def unclaimed(profile: Profile, kinds: Mapping[str, Kind]) -> tuple[Finding, ...
         Finding(
             severity=Severity.BLOCKS,
             kind="limosa",
-            what=f"no kind of cargo carries {part}",
+            what=f"no kind of cargo carries {_in_words(profile, part)}",
             remedy="unplug it, or install a kind that claims it (entry-point group limosa.cargo)",
             side=Side.SOURCE,
         )
@@ -50,7 +50,7 @@ def unclaimed(profile: Profile, kinds: Mapping[str, Kind]) -> tuple[Finding, ...
         Finding(
             severity=Severity.BLOCKS,
             kind="limosa",
-            what=f"{part} is claimed by {' and '.join(names)}",
+            what=f"{_in_words(profile, part)} is claimed by {' and '.join(names)}",
             remedy="remove one of these kinds: both would move it",
             side=Side.SOURCE,
         )
@@ -58,6 +58,14 @@ def unclaimed(profile: Profile, kinds: Mapping[str, Kind]) -> tuple[Finding, ...
         if len(names) > 1
     ]
     return (*nobody, *twice)
+
+
+def _in_words(profile: Profile, part: str) -> str:
+    """A part as its owner knows it: `device lecture (edu, pcie.0/01.0)`."""
+    sort, _, name = part.partition(":")
+    if sort == "device" and (device := profile.device_at(name)) is not None:
+        return f"device {device.id or name} ({device.driver}, {device.position})"
+    return f"{sort} {name}".strip()
 
 
 def rewritten(profile: Profile, offers: Iterable[Offer], kinds: Mapping[str, Kind]) -> Profile:
