@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from limosa.cargo.disks import Disks
@@ -339,6 +340,46 @@ async def test_lack_of_room_blocks(tmp_path: Path, folders: tuple[Path, Path], q
         async with started(tmp_path, qemu_10, profile_of(data), request_to(there, here)) as both:
             (blocked,) = await both.agree()
             assert "the disks hold" in blocked.what
+
+
+async def test_old_images_are_deleted_if_that_was_asked_links_included(
+    tmp_path: Path, folders: tuple[Path, Path], qemu_10: Path
+) -> None:
+    here, there = folders
+    (tmp_path / "pool").mkdir()
+    real = sparse(tmp_path / "pool" / "data.raw", MIB, (0, b"data"))
+    (here / "data.raw").symlink_to(real)
+    request = request_to(there, here, keep_source_disks=False)
+    async with started(tmp_path, qemu_10, profile_of(here / "data.raw"), request) as both:
+        await both.move_all(qemu_10, *MACHINE)
+        assert both.facts["disks: leave"] == {"old images": {str(here / "data.raw"): "deleted"}}
+        assert both.facts["disks: keep"]["disks"]["vd3"]["path"] == str(there / "data.raw")
+        assert not real.exists()
+        assert names_in(here) == []
+
+
+async def test_a_throttled_disk_is_copied_around_its_throttle(
+    tmp_path: Path, folders: tuple[Path, Path], qemu_10: Path
+) -> None:
+    here, there = folders
+    data = here / "data.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", data, "16M")
+    throttle = msgspec.structs.replace(
+        format_node("t", "throttle"), options={"throttle-group": "tg"}, children={"file": "d0"}
+    )
+    nodes = (file_node("d0-file", data), format_node("d0", "qcow2"), throttle)
+    profile = disk_profile(*nodes, disks=["t"])
+    group = ("-object", "throttle-group,id=tg,x-bps-total=104857600")
+
+    def arguments(profile: Profile) -> list[str]:
+        return [*group, *block_arguments(profile)]
+
+    async with pair(tmp_path, profile, [Disks()], request_to(there, here)) as both:
+        both.twin_arguments = arguments
+        await both.source.start(qemu_10, [*MACHINE, *arguments(profile)])
+        await io(both.source, "vd3", "write -P 0x12 1M 1M")
+        await both.move_all(qemu_10, *MACHINE)
+        await io(both.destination, "vd3", "read -P 0x12 1M 1M")
 
 
 @pytest.mark.parametrize("until", [When.BEFORE_TWIN, When.COPY, When.BEFORE_RAM, When.PAUSED])

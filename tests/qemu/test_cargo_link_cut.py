@@ -66,7 +66,7 @@ def behind_the_cable(tmp_path: Path, pid: int) -> Path:
     return script
 
 
-@pytest.mark.parametrize("cut", ["while copying", "in sync"])
+@pytest.mark.parametrize("cut", ["while copying", "in sync", "synchronous, main loop stuck"])
 async def test_a_cut_link_is_noticed_and_undone(
     tmp_path: Path, far_host: int, cut: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +76,7 @@ async def test_a_cut_link_is_noticed_and_undone(
     there.mkdir()
     (here / "data.raw").write_bytes(os.urandom(32 * MIB))
     profile = disk_profile(file_node("d0-file", here / "data.raw"), format_node("d0", "raw"), disks=["d0"])
+    stuck: asyncio.Task[None] | None = None
     slow = 4.0 * MIB if cut == "while copying" else None
     request = MoveRequest(guest="guest", to="destination", maps={str(here): str(there)}, bandwidth=slow)
     async with pair(tmp_path, profile, [Disks()], request) as both:
@@ -87,14 +88,24 @@ async def test_a_cut_link_is_noticed_and_undone(
         await both.start_twin(behind_the_cable(tmp_path, far_host), *MACHINE)
         if cut == "while copying":
             await copy_and_cut(both)
-        else:
+        elif cut == "in sync":
             await both.make(When.COPY)
             ip("link", "set", "cable", "down")
             await both.source.io("/machine/peripheral/vd3/virtio-backend", "write -P 0x55 1M 64k")
+        else:
+            await both.copy()
+            ip("link", "set", "cable", "down")
+            # This write waits for the far end, and QEMU's main loop with it.
+            stuck = asyncio.create_task(
+                both.source.io("/machine/peripheral/vd3/virtio-backend", "write -P 0x55 1M 64k")
+            )
+            await asyncio.sleep(0.2)
         began = monotonic()
         await both.unmake_all()
         await both.unmake_all()
         assert monotonic() - began < 15
+        if stuck is not None:
+            await stuck
         monitor = both.source.monitor
         assert (await monitor.execute("query-status"))["status"] == "running"
         assert await monitor.execute("query-jobs") == []

@@ -20,7 +20,7 @@ import msgspec
 
 from limosa.cargo import images, mirror, placement
 from limosa.cargo.graph import copied_node, short, with_nodes
-from limosa.cargo.identity import Identity, identify
+from limosa.cargo.identity import Identity, forget, identify
 from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When, plain
 from limosa.cargo.placement import How, PlacedDisk, SourceDisk
 from limosa.cargo.storage import Carrier, Image, carried_by, parts_of
@@ -347,18 +347,32 @@ def _leave(step: CargoStep, here: Here) -> Mapping[str, Any]:
     """
     told: dict[str, str] = {}
     for file in step.arguments["files"]:
-        path, aside = Path(file["path"]), Path(f"{file['path']}.limosa-{here.move}")
+        path = Path(file["path"])
+        forget(file["dev"], file["ino"])
         try:
             found = path.stat()
             if (found.st_dev, found.st_ino) != (file["dev"], file["ino"]):
                 told[str(path)] = "left alone: another file has this name now"
-            elif step.arguments["keep"]:
-                told[str(path)] = f"kept as {path.rename(aside)}"
             else:
-                path.unlink()
-                told[str(path)] = "deleted"
+                told[str(path)] = _put_aside(path, here.move) if step.arguments["keep"] else _delete(path)
         except FileNotFoundError:
+            aside = _aside(path, here.move)
             told[str(path)] = f"kept as {aside}" if aside.exists() else "gone"
         except OSError as refused:
             told[str(path)] = f"left where it was: {refused.strerror}"
     return {"old images": told}
+
+
+def _aside(path: Path, move: MoveId) -> Path:
+    return path.with_name(f"{path.name}.limosa-{move}")
+
+
+def _put_aside(path: Path, move: MoveId) -> str:
+    return f"kept as {path.rename(_aside(path, move))}"
+
+
+def _delete(path: Path) -> str:
+    """The file itself, and the link by which it was named."""
+    path.resolve().unlink()
+    path.unlink(missing_ok=True)
+    return "deleted"

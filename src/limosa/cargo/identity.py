@@ -28,7 +28,7 @@ import msgspec
 
 from limosa.units import GIB, MIB
 
-BEACON_SECONDS = 900.0
+BEACON_SECONDS = 600.0
 """A beacon is taken down this long after it was last asked for: longer than any check takes."""
 
 LARGEST_HASHED = 8 * GIB
@@ -115,7 +115,7 @@ def is_same(theirs: Identity, path: str) -> bool:
             return False
         same_kernel = theirs.kernel == boot_id() and theirs.rdev == here.st_rdev
         return same_kernel or (theirs.wwid is not None and theirs.wwid == _wwid(here.st_rdev))
-    if theirs.rdev is not None:
+    if theirs.rdev is not None or not stat.S_ISREG(here.st_mode):
         return False
     if theirs.kernel == boot_id() and (theirs.dev, theirs.ino) == (here.st_dev, here.st_ino):
         return True
@@ -177,6 +177,13 @@ def _light(path: str, found: os.stat_result) -> int | None:
         raise
     _beacons[key] = _Beacon(fd, position, timer)
     return position
+
+
+def forget(dev: int, ino: int) -> None:
+    """Take a file's beacon down, if there is one: an open descriptor keeps a deleted file's room."""
+    if (held := _beacons.get((dev, ino))) is not None:
+        held.timer.cancel()
+        _put_out((dev, ino))
 
 
 def _put_out(key: tuple[int, int]) -> None:

@@ -40,13 +40,22 @@ class NewImage(msgspec.Struct, frozen=True, kw_only=True):
     gid: int = 0
 
 
+def has_qemu_img() -> bool:
+    """Whether this host can make images that are not raw."""
+    return _qemu_img() is not None
+
+
+def _qemu_img() -> str | None:
+    return os.environ.get("LIMOSA_QEMU_IMG") or shutil.which("qemu-img")
+
+
 def qemu_img() -> str:
     """The qemu-img of this host.
 
     Raises:
         Blocked: there is none.
     """
-    found = os.environ.get("LIMOSA_QEMU_IMG") or shutil.which("qemu-img")
+    found = _qemu_img()
     if found is None:
         raise Blocked("this host has no qemu-img", remedy="install it (Debian: qemu-utils), or set LIMOSA_QEMU_IMG")
     return found

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from limosa.cargo.identity import Identity, has_same_content, is_same
-from limosa.cargo.images import NewImage, second_name
+from limosa.cargo.images import NewImage, has_qemu_img, second_name
 from limosa.cargo.kind import HostFacts
 from limosa.cargo.storage import mapped
 from limosa.units import MoveId, Side, format_size
@@ -270,6 +270,9 @@ async def _copied(disk: SourceDisk, target: Path, now: _Round, *, asked: bool) -
     keeps = bool(backing) and all(here is not None for here in backing)
     allocated = disk.own if keeps else disk.allocated
     _tell_copy(disk, path, allocated, now, keeps=keeps)
+    if disk.format != "raw" and not has_qemu_img():
+        now.find(Severity.BLOCKS, f"this host has no qemu-img to make {path} with", "install it (Debian: qemu-utils)")
+        return None
     data, full = now.needs.get(path.parent, (0, 0))
     now.needs[path.parent] = (data + allocated, full + max(disk.size, allocated))
     now.taken.add(str(path))
