@@ -2,7 +2,6 @@
 
 import asyncio
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from limosa.guest.parts import chain, parts
 from limosa.guest.probe import Probe
 from limosa.guest.profile import Profile
 from limosa.lab import assets
+from limosa.qmp.monitor import Monitor
 
 pytestmark = pytest.mark.qemu
 
@@ -205,18 +205,21 @@ async def test_a_profile_survives_being_written_and_read(read: Read) -> None:
     assert msgspec.json.decode(msgspec.json.encode(profile), type=Profile) == profile
 
 
-async def test_forty_devices_are_read_in_less_than_300_ms(start_qemu: Any, qemu_binary: Path, tmp_path: Path) -> None:
+async def test_forty_devices_are_read_with_few_questions(start_qemu: Any, qemu_binary: Path, tmp_path: Path) -> None:
+    # Time would measure who else uses this machine: bench/introspect.py prints it. Calls are what it follows from.
     ports = [word for n in range(20) for word in ("-device", f"pcie-root-port,id=rp{n},chassis={n}")]
     nics = [word for n in range(20) for word in ("-device", f"virtio-net-pci,bus=rp{n}")]
     started = await asyncio.to_thread(start_qemu, qemu_binary, "-M", "q35", *ports, *nics, *MONITOR, board=TINY)
-    monitor, probe = await started.monitor(), Probe(qemu_binary, tmp_path)
-    try:
-        taken = []
-        for _ in range(4):
-            begin = time.perf_counter()
-            profile = await introspect(monitor, pid=started.pid, probe=probe)
-            taken.append(time.perf_counter() - begin)
-        assert len(profile.devices) == 40
-        assert min(taken) < 0.3  # the machine is shared; bench/introspect.py prints medians
-    finally:
+    probe, asked = Probe(qemu_binary, tmp_path / "probe"), []
+    for n in range(2):
+        transcript = tmp_path / f"qmp{n}"
+        monitor = await Monitor.connect(str(started.directory / "qmp"), pid=started.pid, transcript=transcript)
+        profile = await introspect(monitor, pid=started.pid, probe=probe)
         await monitor.close()
+        asked.append(sum("-> " in line for line in _lines(transcript)))
+    assert len(profile.devices) == 40
+    assert asked[1] < 350 < asked[0]
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()
