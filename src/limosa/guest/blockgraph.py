@@ -28,7 +28,7 @@ class Edges:
     roots: dict[str, str]
     """Live node name -> name of a block backend that it is the root of; may be empty."""
     transient: frozenset[str]
-    """Nodes that a block job put in; they go when it ends."""
+    """What block jobs use beside the disk itself, a filter above it and the target; they go when it ends."""
 
 
 def read_graph(graph: Mapping[str, Sequence[Mapping[str, Value]]]) -> Edges:
@@ -43,8 +43,12 @@ def read_graph(graph: Mapping[str, Sequence[Mapping[str, Value]]]) -> Edges:
             children.setdefault(parent["name"], {})[edge["name"]] = child["name"]
         elif parent["type"] == "block-backend":
             roots.setdefault(child["name"], parent["name"])
-        elif parent["type"] == "block-job":
+        elif parent["type"] == "block-job" and edge["name"] in ("main node", "target"):
             transient.add(child["name"])
+    for name in transient & roots.keys():
+        # A disk keeps its name while a job's filter stands between it and its drive.
+        for below in children.get(name, {}).values():
+            roots.setdefault(below, roots[name])
     return Edges(children, roots, frozenset(transient))
 
 
