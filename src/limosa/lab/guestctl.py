@@ -249,7 +249,12 @@ class GuestControl:
             left = deadline - asyncio.get_running_loop().time()
             try:
                 return cls(*await asyncio.wait_for(connect(), max(left, 0.1)))
-            except (OSError, TimeoutError, GuestSilent) as error:
+            except (
+                OSError,
+                TimeoutError,
+                GuestSilent,
+                GuestRefused,
+            ) as error:  # half a line on a console is no command
                 if left <= 0:
                     raise GuestSilent(f"the guest's agent at {where} does not answer", detail=str(error)) from error
             await asyncio.sleep(0.1)  # a booting guest has no way to call us
