@@ -333,3 +333,8 @@ def test_a_bare_board_takes_its_monitor_as_an_open_socket() -> None:
     assert line[line.index("-machine") + 1] == "q35,accel=tcg,usb=on"
     assert "socket,id=limosa,fd=9,server=on,wait=off" in line
     assert line[line.index("-L") + 1] == "/fw"
+
+
+def test_the_sound_card_of_audio_is_a_device_and_its_backend_is_carried() -> None:
+    made = created(parse(["q", "-audio", "pa,model=hda,server=/run/x", "-set", "device.x.y=z"]))
+    assert [(o.name, o.value) for o in made.carried] == [("audiodev", "driver=pa,server=/run/x,id=audiodev0")]

@@ -62,6 +62,8 @@ class ProcessFacts:
     binary: str
     resolve: Callable[[str], str]
     """A path as the process writes it -> as the host sees it; unchanged where nobody can tell."""
+    firmware: Callable[[str], str]
+    """The same for a `-bios`, which QEMU looks for in its own directories where it is no path."""
     monitors: tuple[MonitorAddress, ...]
     bridges: Mapping[str, str]
     """Tap name -> the bridge that it is a port of."""
@@ -172,16 +174,19 @@ def machine_options(reading: Reading, bare: Bare) -> dict[str, Value]:
 _BOOT_FILES = frozenset({"kernel", "initrd", "dtb", "shim"})
 
 
+def _boot_file(name: str, value: Value, process: ProcessFacts) -> Value:
+    if name == "firmware":
+        return process.firmware(str(value))
+    return process.resolve(str(value)) if name in _BOOT_FILES else value
+
+
 def _machine(reading: Reading, bare: Bare, made: Created, process: ProcessFacts) -> Machine:
     accel = "kvm" if reading.general["query-kvm"]["enabled"] else "tcg"
     type_ = str(reading.machine["type"]).removesuffix("-machine")
     return Machine(
         type=type_,
         accel=accel,
-        properties={
-            name: process.resolve(value) if name in _BOOT_FILES else value
-            for name, value in machine_options(reading, bare).items()
-        },
+        properties={name: _boot_file(name, value, process) for name, value in machine_options(reading, bare).items()},
         accel_options=made.accel_options.get(accel, {}),
     )
 

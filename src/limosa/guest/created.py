@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from limosa.guest.blockgraph import Edges
 from limosa.guest.chardevs import typed
-from limosa.guest.cmdline import CliOption, CommandLine, short_chardev
+from limosa.guest.cmdline import CliOption, CommandLine, join, short_chardev
 from limosa.guest.profile import Option, Value
 from limosa.guest.wordlist import names
 
@@ -15,6 +15,7 @@ REBUILT = names("""
     qmp qmp-pretty mon netdev net nic device drive hda hdb hdc hdd cdrom fda fdb sd pflash mtdblock blockdev
     uuid display nographic vnc vga sdl gtk curses full-screen spice usb usbdevice bios kernel initrd append dtb
     nodefaults no-user-config S incoming daemonize pidfile preconfig watchdog debugcon readconfig
+    writeconfig set audio
 """)
 # Interfaces whose drives sit on buses of a fixed size (QEMU blockdev.c, if_max_devs); q35's IDE buses hold one.
 _PER_BUS = {"ide": 2, "scsi": 7}
@@ -164,12 +165,20 @@ def _read(made: Created, option: CliOption) -> None:
             made.blockdevs[str(told.get("node-name", ""))] = told if option.json else block_words(told)
         case "vnc" | "display" | "spice":
             made.display.append((option.name, option.raw or ""))
+        case "audio":
+            made.carried.append(Option(name="audiodev", value=_audiodev(option)))
         case "nographic":
             made.display.append(("display", "none"))
         case name if name not in REBUILT:
             made.carried.append(Option(name=name, value=option.raw))
         case _:
             pass
+
+
+def _audiodev(option: CliOption) -> str:
+    """`-audio` without the sound card, which is a device (system/vl.c names the backend `audiodev0`)."""
+    told = [(key, value) for key, value in option.pairs if key not in ("model", "id")]
+    return join([*told, ("id", str(option.fields.get("id", "audiodev0")))])
 
 
 def _legacy_network(made: Created, told: Mapping[str, Value]) -> None:

@@ -120,6 +120,7 @@ def process_facts(process: Process) -> ProcessFacts:
     return ProcessFacts(
         binary=process.binary,
         resolve=lambda path: process.reach(path) or path,
+        firmware=lambda name: _firmware(process, name),
         monitors=monitors(
             process.command_line,
             outside=process.reach,
@@ -129,6 +130,11 @@ def process_facts(process: Process) -> ProcessFacts:
         bridges=_bridges(process),
         vhost_files=_vhost_files(process.pid),
     )
+
+
+def _firmware(process: Process, name: str) -> str:
+    path = process.reach(name)
+    return path if path and Path(path).exists() else name
 
 
 def _bridges(process: Process) -> dict[str, str]:
