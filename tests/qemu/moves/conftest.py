@@ -19,7 +19,8 @@ async def lab(request: pytest.FixtureRequest) -> AsyncIterator[Lab]:
     if os.geteuid() != 0:
         pytest.skip("lab hosts need root")
     name = request.module.__name__.rpartition("_")[2][:8]
-    async with Lab.up(hosts=2, name=f"t-{name}") as made:
+    # With the pid, because the same tests may run from another checkout at the same time.
+    async with Lab.up(hosts=2, name=f"t-{name}-{os.getpid()}") as made:
         yield made
 
 
@@ -42,6 +43,20 @@ async def guest(lab: Lab) -> AsyncIterator[Callable[..., Awaitable[tuple[GuestSp
             await host.run(["sh", "-c", "rm -rf /srv/* /run/limosa/guests/*"], check=False)
             for number in range(4):
                 await host.run(["ip", "link", "del", f"tap{number}"], check=False)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def clean(lab: Lab) -> AsyncIterator[None]:
+    """Whatever guests a test leaves on the hosts, with their disks and taps, is gone after it."""
+    yield
+    for host in lab.hosts.values():
+        if host.plugged:
+            # The host's own process list: no QEMU of anybody else is in it.
+            await host.run(["pkill", "-9", "-x", "qemu-system-x86"], check=False)
+            await host.run(["sh", "-c", "rm -rf /srv/* /run/limosa/guests/*"])
+            taps = (await host.run(["ip", "tuntap", "list"])).stdout.splitlines()
+            for tap in taps:
+                await host.run(["ip", "link", "del", tap.partition(":")[0]], check=False)
 
 
 def options(**more: object) -> GuestOptions:
