@@ -11,9 +11,11 @@ from pathlib import Path
 
 import msgspec
 
+from limosa.cargo import ramblocks
 from limosa.cargo.kind import HostFacts, NoDeeds, Offer, Survey
 from limosa.cargo.storage import mapped
 from limosa.guest.profile import HostObject, Profile
+from limosa.qmp.monitor import Monitor
 from limosa.units import MoveId, Side, format_size
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.moves import MoveRequest
@@ -37,6 +39,15 @@ class Memory(NoDeeds):
         dimms = {f"device:{device.path}" for device in profile.devices if device.driver in DIMMS}
         numa = {f"option:{option.name}" for option in profile.options if option.name == "numa"}
         return frozenset({"memory"} | objects | dimms | numa)
+
+    async def check_source(self, profile: Profile, host: HostFacts, request: MoveRequest, monitor: Monitor) -> Survey:
+        """Whether this QEMU can copy the RAM without losing any of it."""
+        if profile.machine.accel != "tcg":
+            return Survey(kind=self.name)
+        blocks = ramblocks.parse(await monitor.hmp("info ramblock"))
+        return Survey(
+            kind=self.name, findings=tuple(ramblocks.findings(blocks, _guest_memory(profile), profile.qemu.version))
+        )
 
     async def offer(
         self, profile: Profile, survey: Survey, host: HostFacts, request: MoveRequest, move: MoveId
@@ -69,6 +80,13 @@ def total(profile: Profile) -> int:
     sizes = {found.id: int(found.properties.get("size", 0)) for found in profile.objects if found.type in BACKENDS}
     plugged = sum(sizes.get(device.memdev or "", 0) for device in profile.devices if device.driver in DIMMS)
     return profile.memory.size + plugged
+
+
+def _guest_memory(profile: Profile) -> dict[str, str]:
+    """RAM block -> what people call it, for base RAM and what DIMMs stand on."""
+    dimms = {device.memdev: device.id or device.driver for device in profile.devices if device.driver in DIMMS}
+    named = {found.id: dimms.get(found.id, found.id) for found in profile.objects if found.type in BACKENDS}
+    return named | {profile.memory.backend or "pc.ram": "base RAM"}
 
 
 def _room(profile: Profile) -> Iterable[Finding]:
