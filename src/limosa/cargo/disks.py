@@ -12,13 +12,15 @@ What is left at the source after a copy is renamed (or deleted, if asked): a sec
 from a stale image is the accident to prevent, and the way back needs the name.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from limosa.cargo import images, mirror, placement
+from limosa.cargo import anchors, images, mirror, placement
+from limosa.cargo.anchors import anchor_for
 from limosa.cargo.graph import copied_node, short, with_nodes
 from limosa.cargo.identity import Identity, forget, identify
 from limosa.cargo.kind import CargoStep, Here, HostFacts, NoDeeds, Offer, Streams, Survey, When, plain
@@ -53,7 +55,7 @@ class Disks(NoDeeds):
         exports = await monitor.execute("query-block-exports")
         live = {node["node-name"]: node for node in nodes}
         disks = [await survey_disk(image, live) for image in found]
-        findings = (*_running_jobs(jobs), *_exports(exports))
+        findings = (*_running_jobs(jobs), *_exports(exports), *_out_of_reach(found, live, monitor.pid))
         return Survey(kind=self.name, findings=findings, learned={"disks": plain(disks)})
 
     async def offer(
@@ -86,9 +88,10 @@ class Disks(NoDeeds):
 
     def steps(self, profile: Profile, offer: Offer, streams: Streams) -> Sequence[CargoStep]:
         """Make images, export, mirror, turn synchronous, finish, seal; and tidy up on both sides afterwards."""
+        links = tuple(_anchors(self.name, _placed(offer)))
         copied = tuple(disk for disk in _placed(offer) if disk.how is not How.SHARED)
         if not copied:
-            return ()
+            return links
         move = MoveId(offer.chosen["move"])
         made = tuple(disk for disk in copied if disk.new is not None)
         speed = int(offer.chosen["speed"]) // len(copied)
@@ -97,6 +100,7 @@ class Disks(NoDeeds):
         items = ", ".join(copy.item for copy in copies)
         step = _Steps(self.name, {"gate": plain(gate), "copies": plain(copies)})
         return (
+            *links,
             *(_create(self.name, disk) for disk in made),
             step("export", Side.DESTINATION, When.COPY, f"open {items} for the copy"),
             step("mirror", Side.SOURCE, When.COPY, f"copy {items} until in sync"),
@@ -111,6 +115,11 @@ class Disks(NoDeeds):
         match step.deed:
             case "create":
                 return await _make_image(step, here)
+            case "anchor":
+                for place, target in step.arguments["links"].items():
+                    anchors.put(place, target)
+            case "forget anchor":
+                _take_anchors(step)
             case "export":
                 await mirror.open_exports(here.monitor, _gate(step), _copies(step))
             case "mirror":
@@ -138,6 +147,8 @@ class Disks(NoDeeds):
                 case "create":
                     if (path := step.arguments["image"]["path"]) and not step.arguments["device"]:
                         images.remove(path, here.move)
+                case "anchor":
+                    _take_anchors(step)
                 case "export":
                     await mirror.withdraw_exports(here.monitor, _copies(step))
                 case "mirror":
@@ -182,6 +193,7 @@ async def survey_disk(image: Image, live: Mapping[str, Any]) -> SourceDisk:
         bitmaps=tuple(bitmap["name"] for bitmap in node.get("dirty-bitmaps", ()) if bitmap.get("name")),
         encrypted=bool(info.get("encrypted")) or image.format_name == "luks",
         data_file="data-file" in image.format.children,
+        anchor=await asyncio.to_thread(anchor_for, str(live[image.protocol.live_name]["file"]), identity),
         passed_through=any(device.driver in PASSED_THROUGH for device in image.devices),
     )
 
@@ -235,6 +247,32 @@ def _running_jobs(jobs: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
         )
 
 
+def _out_of_reach(found: Iterable[Image], live: Mapping[str, Any], pid: int | None) -> Iterable[Finding]:
+    """Images that QEMU cannot give up: `-drive` reopens its file for that, and `-daemonize` has moved to `/`.
+
+    Source: QEMU block/file-posix.c, raw_reconfigure_getfd with auto-read-only; seen in docs/qemu-notes.md.
+    """
+    for image in found:
+        name = str(live[image.protocol.live_name]["file"])
+        reopens = image.protocol.options.get("auto-read-only", any(drive.backend for drive in image.drives))
+        if pid is None or image.path is None or not reopens or name.startswith(("/", "json:")):
+            continue
+        directory = Path(f"/proc/{pid}/cwd")
+        try:
+            if (directory / name).samefile(image.path):
+                continue
+        except OSError:
+            pass  # there is nothing of that name, or it is a dangling link
+        yield Finding(
+            severity=Severity.BLOCKS,
+            kind=Disks.name,
+            what=f"{image.name}: QEMU was started with -daemonize and the relative name {name}, cannot find that file "
+            f"from its directory {directory.readlink()}, and so cannot hand it over",
+            remedy=f"until the guest has moved: ln -s {image.path} {directory.readlink() / name}",
+            side=Side.SOURCE,
+        )
+
+
 def _exports(exports: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
     for export in exports:
         yield Finding(
@@ -272,6 +310,23 @@ class _Steps:
         return CargoStep(
             kind=self._kind, deed=deed, side=side, when=when, summary=summary, arguments=dict(self._arguments)
         )
+
+
+def _anchors(kind: str, disks: Iterable[PlacedDisk]) -> Iterable[CargoStep]:
+    """Links at the source for images that QEMU knows by a relative name, from before the copy until it has quit."""
+    links = {disk.source.anchor: disk.source.identity.path for disk in disks if disk.source.anchor}
+    if not links:
+        return
+    for deed, when, summary in (
+        ("anchor", When.BEFORE_TWIN, "put links where QEMU will look for its images"),
+        ("forget anchor", When.RETIRE, "remove these links"),
+    ):
+        yield CargoStep(kind=kind, deed=deed, side=Side.SOURCE, when=when, summary=summary, arguments={"links": links})
+
+
+def _take_anchors(step: CargoStep) -> None:
+    for place, target in step.arguments["links"].items():
+        anchors.take(place, target)
 
 
 def _create(kind: str, disk: PlacedDisk) -> CargoStep:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from limosa.cargo.harmless import UNMIGRATABLE
 from limosa.cargo.kind import CargoStep, Kind, Offer, Streams, When
 from limosa.guest.parts import parts
 from limosa.guest.profile import Profile
@@ -31,11 +32,12 @@ from limosa.wire.moves import StepShown
 
 
 def unclaimed(profile: Profile, kinds: Mapping[str, Kind]) -> tuple[Finding, ...]:
-    """One blocking finding for each part that no kind of cargo carries, and for each that two do."""
+    """One blocking finding for each part that no kind of cargo carries, or QEMU itself does not, or two kinds do."""
     claims: dict[str, list[str]] = {}
     for kind in kinds.values():
         for part in kind.claims(profile):
             claims.setdefault(part, []).append(kind.name)
+    never = {f"device:{device.path}" for device in profile.devices if device.driver in UNMIGRATABLE}
     nobody = [
         Finding(
             severity=Severity.BLOCKS,
@@ -44,7 +46,7 @@ def unclaimed(profile: Profile, kinds: Mapping[str, Kind]) -> tuple[Finding, ...
             remedy="unplug it, or install a kind that claims it (entry-point group limosa.cargo)",
             side=Side.SOURCE,
         )
-        for part in sorted(parts(profile) - claims.keys())
+        for part in sorted(parts(profile) - claims.keys() - never)
     ]
     twice = [
         Finding(
@@ -57,7 +59,22 @@ def unclaimed(profile: Profile, kinds: Mapping[str, Kind]) -> tuple[Finding, ...
         for part, names in sorted(claims.items())
         if len(names) > 1
     ]
-    return (*nobody, *twice)
+    return (*unmigratable(profile), *nobody, *twice)
+
+
+def unmigratable(profile: Profile) -> tuple[Finding, ...]:
+    """One blocking finding for each device that would make QEMU refuse, at the very end, to migrate."""
+    return tuple(
+        Finding(
+            severity=Severity.BLOCKS,
+            kind="limosa",
+            what=f"QEMU cannot migrate {device.driver} ({device.id or device.path}): it does not send its state",
+            remedy="unplug it; a disk can be given to the guest as virtio-blk or virtio-scsi instead",
+            side=Side.SOURCE,
+        )
+        for device in profile.devices
+        if device.driver in UNMIGRATABLE
+    )
 
 
 def _in_words(profile: Profile, part: str) -> str:
