@@ -1,6 +1,7 @@
 """Local disks between two real QEMUs: contents, sizes, thinness, and what a failure leaves behind."""
 
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -17,7 +18,7 @@ from limosa.errors import LimosaError, MoveFailed
 from limosa.guest.profile import Profile
 from limosa.lab import assets
 from limosa.qmp.monitor import Monitor
-from limosa.testing.pair import End, Pair, block_arguments, disk_profile, file_node, format_node, pair
+from limosa.testing.pair import End, Pair, bare_profile, block_arguments, disk_profile, file_node, format_node, pair
 from limosa.units import KIB, MIB
 from limosa.wire.findings import Severity
 from limosa.wire.moves import MoveRequest
@@ -91,6 +92,14 @@ async def io(end: End, device: str, command: str) -> None:
 
 def run(*words: object) -> str:
     return subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def leads_to(link: str, file: Path) -> bool:
+    return os.path.lexists(link) and Path(link).readlink() == file
+
+
+def run_in(folder: Path, *words: object) -> None:
+    subprocess.run([str(word) for word in words], cwd=folder, check=True)
 
 
 @contextmanager
@@ -380,6 +389,50 @@ async def test_a_throttled_disk_is_copied_around_its_throttle(
         await io(both.source, "vd3", "write -P 0x12 1M 1M")
         await both.move_all(qemu_10, *MACHINE)
         await io(both.destination, "vd3", "read -P 0x12 1M 1M")
+
+
+@pytest.mark.parametrize("then", ["moved", "undone"])
+async def test_a_daemon_that_knows_its_disk_by_a_relative_name_is_helped_to_give_it_up(
+    tmp_path: Path, folders: tuple[Path, Path], qemu: Path, then: str
+) -> None:
+    here, there = folders
+    name = f"limosa-test-{os.getpid()}.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", here / name, "16M")
+    socket, pidfile = tmp_path / "daemon.qmp", tmp_path / "pid"
+    run_in(
+        here,
+        *(qemu, *MACHINE, "-accel", "tcg", "-m", 32, "-nodefaults", "-display", "none", "-daemonize"),
+        *("-pidfile", pidfile, "-qmp", f"unix:{socket},server=on,wait=off"),
+        *("-drive", f"if=none,id=d0,format=qcow2,file={name}", "-device", "virtio-blk-pci,drive=d0,id=vd3"),
+    )
+    async with pair(tmp_path, bare_profile(), [Disks()], request_to(there, here)) as both:
+        pid = int(pidfile.read_text())
+        try:
+            both.source.connection = await Monitor.connect(str(socket), pid=pid)
+            told = await both.source.monitor.execute("query-named-block-nodes", {"flat": True})
+            live = {node["drv"]: node["node-name"] for node in told}
+            nodes = (
+                msgspec.structs.replace(file_node("d0-file", here / name), live_name=live["file"]),
+                msgspec.structs.replace(format_node("d0", "qcow2"), live_name=live["qcow2"]),
+            )
+            both.profile = disk_profile(*nodes, disks=["d0"])
+            assert not await both.agree()
+            assert [step.deed for _, step in both.steps(When.BEFORE_TWIN)] == ["anchor", "create"]
+            await both.make(When.BEFORE_TWIN)
+            assert leads_to(f"/{name}", here / name)
+            if then == "moved":
+                await both.start_twin(qemu, *MACHINE)
+                await both.copy()
+                await both.hand_over()
+                assert names_in(there) == [name]
+            else:
+                await both.unmake_all()
+                await both.unmake_all()
+            assert not leads_to(f"/{name}", here / name)
+        finally:
+            if both.source.connection is not None and not both.source.connection.lost:
+                os.kill(pid, signal.SIGKILL)
+                await both.source.connection.gone()
 
 
 @pytest.mark.parametrize("until", [When.BEFORE_TWIN, When.COPY, When.BEFORE_RAM, When.PAUSED])

@@ -66,6 +66,8 @@ class SourceDisk(msgspec.Struct, frozen=True, kw_only=True):
     data_file: bool
     passed_through: bool
     """The guest speaks SCSI to the device itself."""
+    anchor: str | None = None
+    """Where QEMU will look for the image in vain when it gives it up."""
 
 
 class PlacedDisk(msgspec.Struct, frozen=True, kw_only=True):
