@@ -55,7 +55,7 @@ class Disks(NoDeeds):
         exports = await monitor.execute("query-block-exports")
         live = {node["node-name"]: node for node in nodes}
         disks = [await survey_disk(image, live) for image in found]
-        findings = (*_running_jobs(jobs), *_exports(exports), *_out_of_reach(found, live, monitor.pid))
+        findings = (*_running_jobs(jobs), *_exports(exports))
         return Survey(kind=self.name, findings=findings, learned={"disks": plain(disks)})
 
     async def offer(
@@ -243,32 +243,6 @@ def _running_jobs(jobs: Iterable[Mapping[str, Any]]) -> Iterable[Finding]:
             kind=Disks.name,
             what=f"block job {job['device']} ({job['type']}) is running",
             remedy="let it end, or cancel it",
-            side=Side.SOURCE,
-        )
-
-
-def _out_of_reach(found: Iterable[Image], live: Mapping[str, Any], pid: int | None) -> Iterable[Finding]:
-    """Images that QEMU cannot give up: `-drive` reopens its file for that, and `-daemonize` has moved to `/`.
-
-    Source: QEMU block/file-posix.c, raw_reconfigure_getfd with auto-read-only; seen in docs/qemu-notes.md.
-    """
-    for image in found:
-        name = str(live[image.protocol.live_name]["file"])
-        reopens = image.protocol.options.get("auto-read-only", any(drive.backend for drive in image.drives))
-        if pid is None or image.path is None or not reopens or name.startswith(("/", "json:")):
-            continue
-        directory = Path(f"/proc/{pid}/cwd")
-        try:
-            if (directory / name).samefile(image.path):
-                continue
-        except OSError:
-            pass  # there is nothing of that name, or it is a dangling link
-        yield Finding(
-            severity=Severity.BLOCKS,
-            kind=Disks.name,
-            what=f"{image.name}: QEMU was started with -daemonize and the relative name {name}, cannot find that file "
-            f"from its directory {directory.readlink()}, and so cannot hand it over",
-            remedy=f"until the guest has moved: ln -s {image.path} {directory.readlink() / name}",
             side=Side.SOURCE,
         )
 

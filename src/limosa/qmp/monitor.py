@@ -104,8 +104,6 @@ class Monitor:
 
     def __init__(self, client: _Client, sock: socket.socket, events: EventLog, transcript: IO[str] | None) -> None:
         self.events = events
-        self.pid: int | None = None
-        """The QEMU's process id, where the caller knew it."""
         self.version, self.package, self.oob = client.told()
         self._client = client
         self._socket = sock
@@ -146,7 +144,6 @@ class Monitor:
             _close_all(pidfd, file)
             raise
         monitor = cls(client, sock, events, file)
-        monitor.pid = pid
         if pidfd >= 0:
             monitor._watch(pidfd)
         return monitor
