@@ -124,6 +124,50 @@ SHAPES = {
         -blockdev throttle,node-name=t,throttle-group=tg,file.driver=raw,file.file.driver=file,file.file.filename=a.raw
         -device virtio-blk-pci,drive=t"""
     ),
+    "microvm": Shape(
+        """-M microvm,accel=tcg,rtc=on -nodefaults -display none -m 128 -kernel {kernel} -append console=ttyS0
+        -drive id=r,file=a.raw,format=raw,if=none,throttling.bps-total=1000000 -device virtio-blk-device,drive=r
+        -device virtio-serial-device -chardev null,id=log -device virtconsole,chardev=log
+        -netdev tap,id=n,ifname={tap},script=no,downscript=no -device virtio-net-device,netdev=n -no-reboot"""
+    ),
+    "as virtme-ng starts one": Shape(
+        """-name virtme-ng -m 128M -object memory-backend-memfd,id=mem,size=128M,share=on -numa node,memdev=mem
+        -machine q35 -accel tcg -parallel none -net none -echr 1 -chardev file,path=log,id=dmesg
+        -device virtio-serial-pci -device virtconsole,chardev=dmesg -chardev stdio,id=console,signal=off,mux=on
+        -serial chardev:console -mon chardev=console -vga none -display none -smp 2
+        -kernel {kernel} -append console=ttyS0"""
+    ),
+    "other controllers": Shape(
+        """-M pc,accel=tcg -m 64 -display none -vga cirrus -nic none -fda d.raw -cdrom c.qcow2 -device AC97
+        -device ahci,id=ahci0 -drive if=none,id=a,file=a.raw,format=raw -device ide-hd,drive=a,bus=ahci0.1
+        -device megasas,id=m0 -drive if=none,id=b,file=b.raw,format=raw -device scsi-hd,drive=b,bus=m0.0
+        -device virtio-vga -usb -device usb-hub,port=1 -device usb-mouse"""
+    ),
+    "nested bridges": Shape(
+        """-M q35,accel=tcg -nodefaults -display none -m 64 -device virtio-rng-pci
+        -device pcie-root-port,id=p1,chassis=1,addr=2.0,multifunction=on -device pcie-root-port,id=p2,chassis=2,addr=2.1
+        -device x3130-upstream,bus=p1,id=up -device xio3130-downstream,bus=up,id=down,chassis=5
+        -device virtio-net-pci,bus=down -device pxb-pcie,id=pxb,bus_nr=0x80,bus=pcie.0
+        -device pcie-root-port,bus=pxb,id=p3,chassis=8 -device virtio-rng-pci,bus=p3"""
+    ),
+    "a CPU that QEMU cannot give in full": Shape(
+        "-M q35,accel=tcg -nodefaults -display none -m 64 -smp 2,sockets=2 -cpu Skylake-Server,-avx512f,model-id=foo"
+        " -rtc base=2006-06-17T16:01:21 -boot order=dc,menu=on"
+    ),
+    "two NUMA nodes": Shape(
+        """-M pc,accel=tcg -nodefaults -display none -m 128,slots=2,maxmem=1G -smp 2
+        -object memory-backend-ram,id=r0,size=64M -object memory-backend-ram,id=r1,size=64M
+        -numa node,memdev=r0,nodeid=0,cpus=0 -numa node,memdev=r1,nodeid=1,cpus=1
+        -object memory-backend-ram,id=x,size=64M -device pc-dimm,memdev=x,node=1"""
+    ),
+    "pc, a bridge and controllers hot-plugged": Shape(
+        "-M pc,accel=tcg -nodefaults -display none -m 64",
+        (
+            ("device_add", {"driver": "virtio-scsi-pci"}),
+            ("device_add", {"driver": "pci-bridge", "id": "br", "chassis_nr": 2}),
+            ("device_add", {"driver": "e1000"}),
+        ),
+    ),
     "-kernel": Shape(
         "-M pc,accel=tcg -nodefaults -display none -kernel {kernel} -append console=ttyS0,a,b -m 128 -serial null",
         executes=False,

@@ -45,7 +45,7 @@ def _finishing(profile: Profile) -> Iterator[Command]:
         if device is None:
             continue
         # QEMU knows a disk by the device that holds the backend, which virtio-blk keeps inside.
-        where = paths[device.path] + ("/virtio-backend" if device.driver.startswith("virtio-blk") else "")
+        where = paths[device.path] + ("/virtio-backend" if device.driver.startswith("virtio-blk-pci") else "")
         if drive.throttle is not None and drive.throttle.limits:
             yield "block_set_io_throttle", _throttle(where, drive.throttle)
         if drive.tray_open and drive.node is None:

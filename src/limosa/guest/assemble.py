@@ -12,6 +12,8 @@ from limosa.guest.devices import devices, seen_by_guest
 from limosa.guest.netdevs import netdevs, parse_network
 from limosa.guest.probe import Bare, Known
 from limosa.guest.profile import (
+    HOTPLUG_NUMBERS,
+    RAM_BLOCKS,
     Chardev,
     Cpu,
     Device,
@@ -22,6 +24,7 @@ from limosa.guest.profile import (
     Memory,
     MonitorAddress,
     Netdev,
+    Option,
     PluggedCpu,
     Profile,
     QemuBuild,
@@ -104,7 +107,8 @@ def assemble(
         process.bridges,
         process.vhost_files,
     )
-    found = tuple(_named_netdev(device, networks) for device in found)
+    found = tuple(_with_sound(_named_netdev(device, networks), reading) for device in found)
+    sound = [device for device in found if device.properties.get("audiodev") == DEFAULT_SOUND]
     version = told["query-version"]
     return Profile(
         name=str(told["query-name"].get("name", "")),
@@ -127,10 +131,17 @@ def assemble(
         netdevs=networks,
         devices=found,
         display=Display(options=tuple(_display(reading, made))),
-        options=tuple(made.carried),
+        options=(*made.carried, *([Option(name="audiodev", value=f"none,id={DEFAULT_SOUND}")] if sound else [])),
         monitors=process.monitors,
         guest_visible=_guest_visible(reading, drives),
-        unknown=(*unknown_nodes, *unknown_devices, *unknown_chardevs, *unknown_networks, *_write_only(reading, made)),
+        unknown=(
+            *(_sound_unknown(device) for device in sound),
+            *unknown_nodes,
+            *unknown_devices,
+            *unknown_chardevs,
+            *unknown_networks,
+            *_write_only(reading, made),
+        ),
     )
 
 
@@ -138,6 +149,23 @@ def _named_netdev(device: Device, networks: tuple[Netdev, ...]) -> Device:
     """`#net042` cannot be said; the profile has another name for it."""
     name = next((n.id for n in networks if n.live_name and n.live_name == device.netdev), device.netdev)
     return msgspec.structs.replace(device, netdev=name)
+
+
+DEFAULT_SOUND = "default-sound"
+"""Id of the backend of sound cards that were given none."""
+
+
+def _with_sound(device: Device, reading: Reading) -> Device:
+    """QEMU finds a backend for a sound card by itself (`#default`), but not with `-nodefaults`, which twins have."""
+    told = next((s.placed.properties for s in reading.sightings if s.placed.path == device.path), {})
+    given = str(told.get("audiodev", "-") or "")
+    if given and not given.startswith("#"):
+        return device
+    return msgspec.structs.replace(device, properties=device.properties | {"audiodev": DEFAULT_SOUND})
+
+
+def _sound_unknown(device: Device) -> Unknown:
+    return Unknown(what=f"device:{device.path}:audiodev", why="QEMU chose a sound backend by itself; the twin has none")
 
 
 _FILES = ("path", "logfile", "mem-path", "filename", "dir", "file")
@@ -197,8 +225,9 @@ def _cpu(reading: Reading, bare: Bare) -> Cpu:
         for name, value in reading.cpu.items()
         if name not in _CPU_ELSEWHERE and name in bare.cpu and value != bare.cpu[name]
     }
-    # With `enforce`, the twin would refuse what the source's QEMU filtered out silently.
-    filtered = {name: False for name in reading.cpu.get("unavailable-features", ()) if not reading.cpu.get(name, False)}
+    # With `enforce`, the twin would refuse what QEMU filters out silently, here or from the bare model.
+    unavailable = (*reading.cpu.get("unavailable-features", ()), *bare.cpu.get("unavailable-features", ()))
+    filtered = {name: False for name in unavailable if not reading.cpu.get(name, False)}
     flags = sorted(name for name, value in reading.cpu.items() if value is True and name not in _CPU_ELSEWHERE)
     type_ = reading.cpu_type
     return Cpu(type=type_, model=cpu_model(type_), properties=filtered | properties, flags=tuple(flags))
@@ -340,8 +369,8 @@ def _guest_visible(reading: Reading, drives: tuple[Drive, ...]) -> dict[str, dic
             found["write-cache"] = caches.get(sighting.placed.path, "auto")
     for sighting in reading.busless:
         seen[sighting.placed.position] = seen_by_guest(sighting)
-    seen["ACPI hot-plug numbers"] = dict(reading.hotplug_numbers)
-    seen["RAM blocks"] = dict(parse_ram_blocks(reading.general["info ramblock"]))
+    seen[HOTPLUG_NUMBERS] = dict(reading.hotplug_numbers)
+    seen[RAM_BLOCKS] = dict(parse_ram_blocks(reading.general["info ramblock"]))
     seen["cpu"] = {k: v for k, v in reading.cpu.items() if k not in _CPU_NOT_SEEN}
     seen["machine"] = {k: v for k, v in reading.machine.items() if k not in _MACHINE_HOST_SIDE}
     return seen

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from limosa.guest.parts import OURS
-from limosa.guest.profile import Memory, Profile, Smp, Value
+from limosa.guest.profile import HOTPLUG_NUMBERS, RAM_BLOCKS, Memory, Profile, Smp, Value
 from limosa.guest.wordlist import names
 
 MISSING = "(missing)"
@@ -43,7 +43,7 @@ EQUIVALENT: dict[str, str] = {
 _SAME_ROM_BAR = frozenset({1, -1})
 
 # Not properties but things: one that only one side has is a difference between any two versions.
-BOTH_WAYS = frozenset({"ACPI hot-plug numbers", "RAM blocks"})
+BOTH_WAYS = frozenset({HOTPLUG_NUMBERS, RAM_BLOCKS})
 
 # Change while a guest runs: registers that firmware or the guest programs, and runtime states. They arrive with the
 # device state; a twin that waits has them as at power-on.
@@ -68,6 +68,9 @@ def compare(source: Profile, twin: Profile) -> Comparison:
             continue
         either = same_build or where in BOTH_WAYS
         told = (here.keys() | there.keys() if either else here.keys() & there.keys()) - VOLATILE
+        if where == HOTPLUG_NUMBERS:
+            # A bridge that was plugged into the running source has none until the guest reboots; its twin has one.
+            told &= here.keys()
         compared += len(told)
         seen.extend(_differences(where, sorted(told), here, there, across=not same_build))
     identity = list(_identity(source, twin))

@@ -15,6 +15,10 @@ Value = Any
 """A QMP value: None, bool, int, float, str, list or dict of those."""
 
 
+HOTPLUG_NUMBERS, RAM_BLOCKS = "ACPI hot-plug numbers", "RAM blocks"
+"""Sections of `Profile.guest_visible` that are no device's."""
+
+
 class QemuBuild(msgspec.Struct, frozen=True, kw_only=True):
     """The program that runs the guest."""
 

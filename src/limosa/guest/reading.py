@@ -43,7 +43,6 @@ _GENERAL: tuple[Command, ...] = (
     ("query-version", None),
     ("query-kvm", None),
     ("query-cpus-fast", None),
-    ("query-hotpluggable-cpus", None),
     ("query-memory-size-summary", None),
     ("query-block", None),
     ("query-named-block-nodes", {"flat": True}),
@@ -111,10 +110,13 @@ async def _general(monitor: Monitor) -> dict[str, Value]:
     lines: list[Command] = [("human-monitor-command", {"command-line": line}) for line in _LINES]
     answers = await ask_all(monitor, [*_GENERAL, *lines])
     keys = [command for command, _ in _GENERAL] + list(_LINES)
-    return {
+    told = {
         key: answer.replace("\r", "") if isinstance(answer, str) else answer
         for key, answer in zip(keys, answers, strict=True)
     }
+    # Boards that cannot plug vCPUs (microvm, isapc) refuse the question.
+    (slots,) = await monitor.execute_many([("query-hotpluggable-cpus", None)])
+    return told | {"query-hotpluggable-cpus": [] if isinstance(slots, QmpError) else slots}
 
 
 async def _placed(monitor: Monitor, roots: tuple[TreeBus, ...], objects: Mapping[str, str]) -> tuple[Placed, ...]:
