@@ -49,6 +49,8 @@ class Before:
 
     profile: Profile
     status: Status
+    plugged_sum: str
+    """Checksum of what fills the DIMM."""
 
 
 class Demo:
@@ -79,8 +81,9 @@ class Demo:
             await demo_guest.plug_in(first)
             await demo_guest.until_complete(guest)
             self._say("plugged in while it runs: a volume over NBD, a second NIC, a DIMM of 128 MiB, a third vCPU")
-            there = await self._move(guest, first, second)
-            return there, await self._move(guest, second, first)
+            plugged_sum = await demo_guest.fill_plugged_memory(guest)
+            there = await self._move(guest, first, second, plugged_sum)
+            return there, await self._move(guest, second, first, plugged_sum)
 
     async def _start(self, host: Host) -> None:
         self._contents = demo_guest.make_disks(host, self._volume)
@@ -89,8 +92,8 @@ class Demo:
             other.path(demo_guest.spec().directory).mkdir(parents=True, exist_ok=True)
         await guests.start(host, demo_guest.spec())
 
-    async def _move(self, guest: GuestControl, source: Host, destination: Host) -> Moved:
-        before = Before(await profile_on(source), await guest.status())
+    async def _move(self, guest: GuestControl, source: Host, destination: Host, plugged_sum: str) -> Moved:
+        before = Before(await profile_on(source), await guest.status(), plugged_sum)
         self._say(f"moving {source.name} → {destination.name} …")
         async with self._lab.observer.ping(demo_guest.ADDRESSES, PING_SECONDS) as pings:
             await asyncio.sleep(QUIET_SECONDS)
@@ -119,6 +122,7 @@ class Demo:
         try:
             now = await guest.status()
             profile = await profile_on(destination)
+            plugged_sum = await demo_guest.plugged_memory_sum(guest)
             disks = [
                 check for disk in DISKS for check in await self._check_disk(guest, destination, profile, now, disk)
             ]
@@ -128,6 +132,7 @@ class Demo:
         return (
             profile_check(found, status),
             ram_check(pages, before.status),
+            plugged_check(plugged_sum, before.plugged_sum),
             *disks,
             alive_check(before.status, now),
             *gap_checks(pings),
@@ -213,6 +218,12 @@ def ram_check(pages: Pages, before: Status) -> Check:
     counted = dirtier.passes - old.passes
     seen = f"{dirtier.mib} MiB, {dirtier.passes} times through, {counted} of them since; {dirtier.errors} pages wrong"
     return Check("RAM pattern intact", seen, pages.intact and dirtier.passes > 0)
+
+
+def plugged_check(now: str, before: str) -> Check:
+    """The DIMM holds what it held."""
+    seen = f"a file that fills it, md5 {now[:12]}…" if now == before else f"md5 {before} before, {now} now"
+    return Check("plugged memory intact", seen, now == before)
 
 
 def disk_checks(

@@ -148,7 +148,7 @@ static void on_event(const char *event, size_t size) {
     if (added && *modalias) load_drivers_for(modalias);
     if (added && !strcmp(subsystem, "net")) bring_up(name);
     if (added && !strcmp(subsystem, "cpu")) write_text("1", "/sys%s/online", path);
-    if (added && !strcmp(subsystem, "memory")) write_text("online", "/sys%s/state", path);
+    if (added && !strcmp(subsystem, "memory")) write_text("online_movable", "/sys%s/state", path);
     /* A disk may get its size only after it was added (nvme, virtio-scsi): then a change follows. */
     if (!strcmp(subsystem, "block") && !strcmp(field(event, size, "DEVTYPE"), "disk") && strcmp(field(event, size, "ACTION"), "remove"))
         start_records(name);
@@ -192,7 +192,9 @@ int main(void) {
     state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     state->records_hz = number(parameter("records-hz"), 20);
     struct pollfd sources[] = {{.fd = listen_for_devices(), .events = POLLIN}, {.fd = watch_children(), .events = POLLIN}};
-    write_text("online", "/sys/devices/system/memory/auto_online_blocks");
+    /* Plugged memory is for programs, not for the kernel: so it can be unplugged, and under TCG the kernel lives longer
+     * (docs/qemu-notes.md, RAM under TCG). */
+    write_text("online_movable", "/sys/devices/system/memory/auto_online_blocks");
     load_drivers_for_all_devices();
     for_each("/sys/class/net", bring_up);
     for_each("/sys/block", start_records);
