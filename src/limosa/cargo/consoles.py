@@ -138,6 +138,11 @@ class Consoles(NoDeeds):
             ),
         )
 
+    def creates(self, step: CargoStep) -> Sequence[tuple[str, str]]:
+        """Directories, and the sockets that the twin will make in them."""
+        directories = (("directory", path) for path in step.arguments["directories"])
+        return (*directories, *(("socket", path) for path in step.arguments["sockets"]))
+
     async def make(self, step: CargoStep, here: Here) -> Mapping[str, Any]:
         """Make the directories; only root and the agent need them."""
         for directory in map(Path, step.arguments["directories"]):

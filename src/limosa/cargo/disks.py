@@ -101,7 +101,7 @@ class Disks(NoDeeds):
         step = _Steps(self.name, {"gate": plain(gate), "copies": plain(copies)})
         return (
             *links,
-            *(_create(self.name, disk) for disk in made),
+            *(_create(self.name, disk, move) for disk in made),
             step("export", Side.DESTINATION, When.COPY, f"open {items} for the copy"),
             step("mirror", Side.SOURCE, When.COPY, f"copy {items} until in sync"),
             step("synchronise", Side.SOURCE, When.BEFORE_RAM, f"make writes to {items} synchronous"),
@@ -109,6 +109,21 @@ class Disks(NoDeeds):
             step("seal", Side.DESTINATION, When.PAUSED, "close the exports, and verify that none is left"),
             *_tidy_up(self.name, copied, keep=bool(offer.chosen["keep"])),
         )
+
+    def creates(self, step: CargoStep) -> Sequence[tuple[str, str]]:
+        """Images, links, exports; and what a mirror is made of in the source's QEMU."""
+        match step.deed:
+            case "create" if not step.arguments["device"]:
+                path = step.arguments["image"]["path"]
+                return (("file", str(images.second_name(path, step.arguments["move"]))), ("file", path))
+            case "anchor":
+                return tuple(("file", place) for place in step.arguments["links"])
+            case "export":
+                return tuple(("export", copy.name) for copy in _copies(step))
+            case "mirror":
+                return tuple((what, copy.name) for copy in _copies(step) for what in ("node", "job"))
+            case _:
+                return ()
 
     async def make(self, step: CargoStep, here: Here) -> Mapping[str, Any]:
         """Do one step."""
@@ -303,7 +318,7 @@ def _take_anchors(step: CargoStep) -> None:
         anchors.take(place, target)
 
 
-def _create(kind: str, disk: PlacedDisk) -> CargoStep:
+def _create(kind: str, disk: PlacedDisk, move: MoveId) -> CargoStep:
     assert disk.new is not None
     return CargoStep(
         kind=kind,
@@ -311,7 +326,7 @@ def _create(kind: str, disk: PlacedDisk) -> CargoStep:
         side=Side.DESTINATION,
         when=When.BEFORE_TWIN,
         summary=f"make {disk.path} ({disk.new.format}) for {disk.source.item}",
-        arguments={"image": plain(disk.new), "device": disk.how is How.ONTO_DEVICE},
+        arguments={"image": plain(disk.new), "device": disk.how is How.ONTO_DEVICE, "move": move},
     )
 
 

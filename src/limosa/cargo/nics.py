@@ -132,6 +132,10 @@ class Nics(NoDeeds):
             step("leave", Side.SOURCE, When.RETIRE, f"take {', '.join(there)} off the network", names=there),
         )
 
+    def creates(self, step: CargoStep) -> Sequence[tuple[str, str]]:
+        """Taps."""
+        return (("tap", step.arguments["tap"]["name"]),) if step.deed == "tap" else ()
+
     async def make(self, step: CargoStep, here: Here) -> Mapping[str, Any]:
         """Do one step."""
         names = step.arguments.get("names", ())

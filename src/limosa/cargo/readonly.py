@@ -107,6 +107,7 @@ class ReadOnly(NoDeeds):
         gate = mirror.Gate(address=streams.address, port=streams.nbd_port, tls_creds=streams.tls_creds)
         items = ", ".join(copy.item for copy in copies)
         arguments = {
+            "move": offer.chosen["move"],
             "gate": plain(gate),
             "copies": plain(copies),
             "images": [plain(image.new) for image in copied],
@@ -124,6 +125,21 @@ class ReadOnly(NoDeeds):
             step("received", Side.DESTINATION, When.COPY, f"close the copies of {items}"),
             step("keep", Side.DESTINATION, When.RETIRE, f"make the copies of {items} permanent"),
         )
+
+    def creates(self, step: CargoStep) -> Sequence[tuple[str, str]]:
+        """Files, exports and the nodes behind them; and what a copy is made of in the source's QEMU."""
+        copies = msgspec.convert(step.arguments["copies"], tuple[mirror.Copy, ...])
+        match step.deed:
+            case "create":
+                paths = [image["path"] for image in step.arguments["images"]]
+                hidden = [str(images.second_name(path, step.arguments["move"])) for path in paths]
+                return tuple(("file", path) for path in (*hidden, *paths))
+            case "receive":
+                return tuple(found for copy in copies for found in (("node", copy.into), ("export", copy.name)))
+            case "copy":
+                return tuple((what, copy.name) for copy in copies for what in ("node", "job"))
+            case _:
+                return ()
 
     async def make(self, step: CargoStep, here: Here) -> Mapping[str, Any]:
         """Do one step."""
