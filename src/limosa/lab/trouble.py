@@ -24,6 +24,9 @@ SETTLE_LIMIT = 30.0
 """Seconds that a host gets to tidy up what its agent was told too late, or not at all."""
 
 
+OWNERS_MONITOR = "owner"
+
+
 @dataclass(frozen=True, slots=True)
 class Traces:
     """What a host holds of guests and moves; two readings are equal if nothing was left behind."""
@@ -111,16 +114,22 @@ class Watched:
     @asynccontextmanager
     async def over(cls, spec: GuestSpec, source: Host, destination: Host) -> AsyncIterator[Self]:
         """Watch a guest that has booted."""
-        owner = await Monitor.connect(str(source.path(f"{spec.directory}/owner")))
+        owner = await owners(source, spec)
+        async with await control(source, spec) as agent:
+            status = await agent.status()
+        here, there = await traces(source), await traces(destination)
+        watched = cls(spec, source, destination, owner, await settings_of(owner), here, there, status)
         try:
-            async with await control(source, spec) as agent:
-                status = await agent.status()
-            settings = await settings_of(owner)
-            yield cls(
-                spec, source, destination, owner, settings, await traces(source), await traces(destination), status
-            )
+            yield watched
         finally:
-            await owner.close()
+            await watched.owner.close()
+
+    async def renew(self) -> None:
+        """Take what is there now for what must stay: the guest was away, and came home."""
+        await self.owner.close()
+        self.owner = await owners(self.source, self.spec)
+        self.settings = await settings_of(self.owner)
+        self.before, self.there = await traces(self.source), await traces(self.destination)
 
     async def changes(self, *, same_boot: bool = True) -> list[str]:
         """All that a refused, failed or aborted move left different; empty if it left nothing."""
@@ -162,7 +171,9 @@ async def _written(agent: GuestControl, first: Status, limit: float = 20) -> Sta
         await asyncio.sleep(0.05)
 
 
-OWNERS_MONITOR = "owner"
+async def owners(host: Host, spec: GuestSpec) -> Monitor:
+    """Connect to the monitor that limosa leaves alone."""
+    return await Monitor.connect(str(host.path(f"{spec.directory}/{OWNERS_MONITOR}")), greeting_timeout=10)
 
 
 def with_owner(spec: GuestSpec) -> GuestSpec:
@@ -232,8 +243,8 @@ class Flight:
 
 
 def copying_disks(status: MoveStatus) -> bool:
-    """Some, not all, of a disk was copied."""
-    return any(p.item != "ram" and 0 < p.done < p.total and p.state == "copying" for p in status.progress)
+    """A disk is being copied; QEMU may have taken its first 16 MiB in one gulp, and count them only at the end."""
+    return any(p.item != "ram" and p.done < p.total and p.state == "copying" for p in status.progress)
 
 
 def copying_ram(status: MoveStatus) -> bool:

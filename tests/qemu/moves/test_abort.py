@@ -1,0 +1,176 @@
+"""A move ended early, in every stage and in every way: rolled back, said so, and the guest moves all the same later."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
+
+from limosa.lab.commands import limosa, migrate
+from limosa.lab.guestctl import GuestOptions
+from limosa.lab.guests import GuestSpec, blockdev, control, start
+from limosa.lab.inside import Process
+from limosa.lab.lab import Lab
+from limosa.lab.records import verify_image
+from limosa.lab.trouble import Flight, Watched, copying_disks, copying_ram, with_owner
+from limosa.units import Side
+from limosa.wire.moves import MoveState, MoveStatus, Stage
+
+pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+SLOW = ("--bandwidth", "3M")
+"""So slow that each part of the copy lasts for seconds."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def web(lab: Lab) -> AsyncIterator[Watched]:
+    """One guest for all aborts: each must leave it as it was."""
+    a, b = lab.host("a"), lab.host("b")
+    a.path("/srv/data.raw").touch()
+    os.truncate(a.path("/srv/data.raw"), 16 << 20)
+    a.path("/srv/full.raw").write_bytes(os.urandom(16 << 20))
+    options = GuestOptions(addresses=("10.66.0.100/24",), pages=8, pages_rate=1, records="auto")
+    disks = (
+        *blockdev("data", "/srv/data.raw", "raw", serial="data"),
+        *blockdev("full", "/srv/full.raw", "raw", serial="full"),
+    )
+    spec = with_owner(GuestSpec("web1", options, memory=192, devices=disks))
+    await start(a, spec)
+    async with await control(a, spec):
+        pass
+    async with Watched.over(spec, a, b) as watched:
+        yield watched
+
+
+def in_stage(stage: Stage) -> Callable[[MoveStatus], bool]:
+    return lambda status: status.stage is stage
+
+
+def making(step: str) -> Callable[[MoveStatus], bool]:
+    return lambda status: any(each.name == step and each.outcome == "running" for each in status.steps)
+
+
+MOMENTS = {
+    "check": lambda status: status.state is MoveState.PLANNING,
+    # Takes a few milliseconds, so the next stage may have begun; tests/fault cuts exactly there.
+    "reserve": lambda status: status.state is MoveState.RUNNING,
+    "prepare": making("start twin"),
+    "copy of disks": copying_disks,
+    "copy of memory": copying_ram,
+}
+
+
+@pytest.mark.parametrize("moment", list(MOMENTS))
+async def test_an_abort_rolls_back_and_lists_what_was_undone(web: Watched, moment: str) -> None:
+    agent = web.destination.agent
+    assert agent is not None
+    agent.send_signal(signal.SIGSTOP)  # so that the move is watched before its checks are over
+    flight = await Flight.depart(web.source, "web1", "b", *SLOW)
+    if moment == "check":
+        await flight.until(MOMENTS[moment])
+        answer = await limosa(web.source, "abort", "web1")
+        agent.send_signal(signal.SIGCONT)
+    else:
+        await flight.until(lambda status: True)
+        agent.send_signal(signal.SIGCONT)
+        now = await flight.until(MOMENTS[moment])
+        assert not now.state.over, now.error
+        answer = await limosa(web.source, "abort", "web1")
+    report = await flight.landed()
+    assert answer.status == 0, answer.err + answer.out
+    assert await flight.exit_status() == 30
+    assert (report.state, report.guest_runs) == (MoveState.ABORTED, Side.SOURCE)
+    assert report.warnings == ()
+    begun = [step.name for step in report.steps if step.started is not None]
+    assert sorted(report.undone) == sorted(begun)
+    assert [step for step in report.undone if step not in answer.out + answer.err] == []
+    if moment != "check":
+        assert "reserve" in report.undone
+    if moment.startswith("copy"):
+        assert {"start twin", "disks: mirror"} <= set(report.undone)
+    assert await web.changes() == []
+
+
+async def test_an_abort_in_the_switchover_ends_on_one_side(web: Watched) -> None:
+    flight = await Flight.depart(web.source, "web1", "b")
+    await flight.until(in_stage(Stage.SWITCH_OVER))
+    answer = await limosa(web.source, "abort", flight.move)
+    report = await flight.landed()
+    if report.state is MoveState.ABORTED:
+        assert answer.status == 0, answer.err
+        assert await web.changes() == []
+        return
+    assert (report.state, report.guest_runs) == (MoveState.COMPLETED, Side.DESTINATION)
+    assert answer.status in {2, 10}, answer.err  # 2: it was over before the question came
+    async with await control(web.destination, web.spec) as agent:
+        assert (await agent.status()).boot_id == web.status.boot_id
+    await back(web)
+
+
+async def back(web: Watched) -> None:
+    """Bring the guest home again, to the files that it had."""
+    for disk in ("data", "full"):
+        await web.source.run(["sh", "-c", f"rm -f /srv/{disk}.raw*"])
+    answer = await migrate(web.destination, "web1", web.source)
+    assert answer.status == 0, answer.err
+    await web.destination.run(["sh", "-c", "rm -rf /srv/* /run/limosa/guests/*"])
+    await web.renew()
+
+
+async def test_a_timeout_ends_a_move_that_takes_too_long(web: Watched) -> None:
+    answer = await migrate(web.source, "web1", web.destination, *SLOW, "--timeout", "3")
+    assert answer.status == 30, answer.err
+    assert "3" in answer.err
+    report = answer.move()
+    assert report.state is MoveState.ABORTED
+    assert "disks: mirror" in report.undone
+    assert await web.changes() == []
+
+
+async def begin(web: Watched) -> tuple[Process, Flight]:
+    """`limosa migrate` as a person runs it, and a second look at its move."""
+    command = [sys.executable, "-m", "limosa", "migrate", "web1", "--to", "b", *SLOW]
+    cli = await web.source.spawn(command, name="cli")
+    async with asyncio.timeout(30):
+        while True:
+            guests = (await limosa(web.source, "ls", "--json")).json()
+            if move := next(guest["move"] for guest in guests if guest["name"] == "web1"):
+                return cli, await Flight.join(web.source, move)
+            await asyncio.sleep(0.1)  # a program that just started tells nobody its move's id
+
+
+async def test_ctrl_c_asks_for_an_abort_and_waits_for_its_answer(web: Watched) -> None:
+    cli, flight = await begin(web)
+    await flight.until(lambda status: copying_disks(status) or copying_ram(status))
+    cli.send_signal(signal.SIGINT)
+    ended = await cli.wait(60)
+    assert cli.stderr_path is not None
+    words = cli.stderr_path.read_text()
+    assert ended == 30, words
+    report = await flight.landed()
+    assert report.state is MoveState.ABORTED
+    assert [step for step in report.undone if step not in words] == []
+    assert "disks: mirror" in report.undone
+    assert await web.changes() == []
+
+
+async def test_a_killed_command_line_leaves_its_move_to_go_on(web: Watched) -> None:
+    """Last of all: the guest, whose moves were aborted so often, ends at the other host."""
+    cli, flight = await begin(web)
+    await flight.until(copying_ram)
+    cli.kill()
+    assert await cli.wait(20) == -signal.SIGKILL
+    assert (await limosa(web.source, "speed", "web1", "0")).status == 0
+    report = await flight.landed()
+    assert (report.state, report.guest_runs) == (MoveState.COMPLETED, Side.DESTINATION), report.error
+    async with await control(web.destination, web.spec) as agent:
+        now = await agent.status()
+        assert (await agent.check_pages()).intact
+    assert now.boot_id == web.status.boot_id
+    assert not now.oopsed
+    assert now.disk("data").errors == 0
+    verdict = verify_image(web.destination.path("/srv/data.raw"), "raw", now.disk("data").acknowledged)
+    assert verdict.intact, verdict
