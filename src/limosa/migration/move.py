@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from limosa.cargo.kind import HostFacts, Kind
-from limosa.errors import GuestPoweredOff, LimosaError, MoveAborted, MoveFailed, MoveInDoubt
+from limosa.errors import Blocked, GuestPoweredOff, LimosaError, MoveAborted, MoveFailed, MoveInDoubt
 from limosa.guest.attach import attach
 from limosa.guest.introspect import introspect
 from limosa.guest.profile import FoundGuest
@@ -21,6 +21,7 @@ from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.report import measure
 from limosa.migration.steps import Reserve, ResumeThere, Step, name_of, stage_of
+from limosa.migration.store import Store
 from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate, with_address
 from limosa.migration.watch import Watch
 from limosa.qmp.monitor import Monitor
@@ -42,6 +43,7 @@ class Move:
         request: MoveRequest,
         guest: FoundGuest,
         host: HostFacts,
+        store: Store,
         *,
         cpus: int,
         rate: float | None = None,
@@ -52,6 +54,7 @@ class Move:
         self.state = MoveState.PLANNING
         self.error: LimosaError | None = None
         self._host = host
+        self._store = store
         self._cpus = cpus
         self._rate = rate
         self._task: asyncio.Task[None] | None = None
@@ -109,12 +112,12 @@ class Move:
         """Ask for the end of the move and wait for its roll-back.
 
         Raises:
-            MoveFailed: it has committed: it only goes forward now.
+            Blocked: it has committed: it only goes forward now.
         """
         if self.state.over:
             return
         if self.committed:
-            raise MoveFailed(
+            raise Blocked(
                 f"{self.guest.name} is already being taken over by {self.request.to}: too late to abort",
                 guest_runs=Side.DESTINATION,
                 remedy=f"when it runs there, move it back: limosa migrate {self.guest.name} --to {self._host.name}",
@@ -248,6 +251,8 @@ class Move:
                 profile=profile,
                 twin_profile=assessment.twin_profile,
                 answer=with_address(assessment.answer, caller.peer_address),
+                steps=assessment.steps,
+                store=self._store,
                 progress=self._told,
                 running=profile.status == "running",
             )
