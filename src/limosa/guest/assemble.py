@@ -14,6 +14,7 @@ from limosa.guest.probe import Bare, Known
 from limosa.guest.profile import (
     HOTPLUG_NUMBERS,
     RAM_BLOCKS,
+    BlockNode,
     Chardev,
     Cpu,
     Device,
@@ -84,12 +85,8 @@ def assemble(
 ) -> Profile:
     """One profile. `known` holds the declared properties of every driver in the reading."""
     told = reading.general
-    edges = read_graph(told["x-debug-query-block-graph"])
-    named = [node for node in told["query-named-block-nodes"] if node["node-name"] not in edges.transient]
-    live = [str(node["node-name"]) for node in named]
-    names = stable_names(live, edges, _backends_on_sticks(reading))
-    nodes, unknown_nodes = block_nodes(named, edges, node_options(made, edges, live), names, process.resolve)
-    drives = tuple(_drives(reading, names, made))
+    nodes, drives, unknown = _block(reading, made, process)
+    networks, unknown_networks = _networks(reading, made, process)
     found, unknown_devices = devices(
         (*reading.sightings, *reading.busless),
         known,
@@ -97,28 +94,17 @@ def assemble(
         not_pluggable,
         {drive.device: drive.node for drive in drives},
     )
+    found = tuple(_with_sound(_named_netdev(device, networks), reading) for device in found)
+    sound = [device for device in found if device.properties.get("audiodev") == DEFAULT_SOUND]
     characters, unknown_chardevs = chardevs(
         told["query-chardev"], reading.chardev_types, made.chardevs, _chardev_users(made, found)
     )
-    networks, unknown_networks = netdevs(
-        parse_network(told["info network"]),
-        made.netdevs,
-        made.unnamed_netdevs,
-        process.bridges,
-        process.vhost_files,
-    )
-    found = tuple(_with_sound(_named_netdev(device, networks), reading) for device in found)
-    sound = [device for device in found if device.properties.get("audiodev") == DEFAULT_SOUND]
-    version = told["query-version"]
+    unknown += unknown_devices + unknown_chardevs + unknown_networks
     return Profile(
         name=str(told["query-name"].get("name", "")),
         uuid=str(told["query-uuid"]["UUID"]),
         status=str(told["query-status"]["status"]),
-        qemu=QemuBuild(
-            version=(version["qemu"]["major"], version["qemu"]["minor"], version["qemu"]["micro"]),
-            package=version["package"],
-            binary=process.binary,
-        ),
+        qemu=_build(told["query-version"], process),
         machine=_machine(reading, bare, made, process),
         cpu=_cpu(reading, bare),
         smp=_smp(reading.machine["smp"]),
@@ -134,15 +120,32 @@ def assemble(
         options=(*made.carried, *([Option(name="audiodev", value=f"none,id={DEFAULT_SOUND}")] if sound else [])),
         monitors=process.monitors,
         guest_visible=_guest_visible(reading, drives),
-        unknown=(
-            *(_sound_unknown(device) for device in sound),
-            *unknown_nodes,
-            *unknown_devices,
-            *unknown_chardevs,
-            *unknown_networks,
-            *_write_only(reading, made),
-        ),
+        unknown=(*(_sound_unknown(device) for device in sound), *unknown, *_write_only(reading, made)),
     )
+
+
+def _build(version: Mapping[str, Value], process: ProcessFacts) -> QemuBuild:
+    number = version["qemu"]
+    return QemuBuild(
+        version=(number["major"], number["minor"], number["micro"]), package=version["package"], binary=process.binary
+    )
+
+
+def _block(
+    reading: Reading, made: Created, process: ProcessFacts
+) -> tuple[tuple[BlockNode, ...], tuple[Drive, ...], tuple[Unknown, ...]]:
+    edges = read_graph(reading.general["x-debug-query-block-graph"])
+    nodes = reading.general["query-named-block-nodes"]
+    named = [node for node in nodes if node["node-name"] not in edges.transient]
+    live = [str(node["node-name"]) for node in named]
+    names = stable_names(live, edges, _backends_on_sticks(reading))
+    found, unknown = block_nodes(named, edges, node_options(made, edges, live), names, process.resolve)
+    return found, tuple(_drives(reading, names, made)), unknown
+
+
+def _networks(reading: Reading, made: Created, process: ProcessFacts) -> tuple[tuple[Netdev, ...], tuple[Unknown, ...]]:
+    clients = parse_network(reading.general["info network"])
+    return netdevs(clients, made.netdevs, made.unnamed_netdevs, process.bridges, process.vhost_files)
 
 
 def _named_netdev(device: Device, networks: tuple[Netdev, ...]) -> Device:
