@@ -167,6 +167,12 @@ class Kind(Protocol):
     def steps(self, profile: Profile, offer: Offer, streams: Streams) -> Sequence[CargoStep]:
         """This kind's steps, in order. Pure."""
 
+    def creates(self, step: CargoStep) -> Sequence[tuple[str, str]]:
+        """(what, name) of everything a step creates on its host: `file`, `tap`, `export`, `node`, ... Pure.
+
+        It is noted in the ledger before it exists, so that `limosa doctor` finds strays.
+        """
+
     async def make(self, step: CargoStep, here: Here) -> Mapping[str, Any]:
         """Do one step on the side it names; repeating it is harmless. Returns facts for the report."""
 
@@ -195,6 +201,10 @@ class NoDeeds:
 
     def steps(self, profile: Profile, offer: Offer, streams: Streams) -> Sequence[CargoStep]:
         """No steps."""
+        return ()
+
+    def creates(self, step: CargoStep) -> Sequence[tuple[str, str]]:
+        """Nothing that outlives QEMU."""
         return ()
 
     async def make(self, step: CargoStep, here: Here) -> Mapping[str, Any]:

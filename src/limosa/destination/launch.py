@@ -81,8 +81,13 @@ def _start(binary: str, argv: Sequence[str], directory: Path) -> tuple[int, Path
         os.close(handle)
 
 
+def stderr_in(directory: Path) -> Path:
+    """The stderr that `launch` keeps in a directory."""
+    return next(iter(sorted(directory.glob("qemu-*.stderr"))), directory / "qemu.stderr")
+
+
 def _read(stderr: Path) -> str:
-    return stderr.read_text(errors="replace").strip()
+    return stderr.read_text(errors="replace").strip() if stderr.exists() else ""
 
 
 def _reap(pid: int, pidfd: int) -> None:

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from limosa.cargo.kind import CargoStep, HostFacts, Kind, Streams
+import msgspec
+
+from limosa.cargo.kind import HostFacts, Kind, Streams, When
 from limosa.destination.argv import TwinShape, argv
 from limosa.destination.finish import finish
-from limosa.destination.launch import Twin, launch, stop
+from limosa.destination.launch import Twin, launch, stderr_in, stop
 from limosa.errors import LaunchError, LimosaError, MonitorError, MonitorLost, MoveFailed
+from limosa.guest.discover import find_guests
 from limosa.guest.introspect import introspect
 from limosa.migration.credentials import write_key
-from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, ResumeAsk, StartAsk, Started, StepAsk, Told
+from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, StartAsk, Started, StepAsk, TakeAsk, Told
+from limosa.migration.store import Held, OpenMove, Owner, Store, identity_of
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
 from limosa.wire.moves import Progress
@@ -24,22 +28,45 @@ CAPABILITIES = ("events", "validate-uuid")
 """What a twin needs to say when it is complete, and to refuse another guest's state."""
 
 
+class Luggage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the destination's journal keeps of a move: enough to go on, or to clean up, after a restart."""
+
+    ask: ReserveAsk
+    source: HostName
+    cont: bool | None = None
+    """Whether the vCPUs shall run; None until this host has taken the guest over."""
+
+
 @dataclass(slots=True)
 class Arrival:
     """One guest on its way to this host; also the `Here` of cargo's deeds at the destination."""
 
     host: HostFacts
-    source: HostName
-    ask: ReserveAsk
-    directory: Path
+    luggage: Luggage
     kinds: Mapping[str, Kind]
+    store: Store
     ended: Callable[[MoveId], None]
     side: Side = Side.DESTINATION
     committed: bool = False
     _twin: Twin | None = None
     _started: asyncio.Event = field(default_factory=asyncio.Event)
-    _made: list[CargoStep] = field(default_factory=list)
+    _closed: bool = False
     _clearing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def ask(self) -> ReserveAsk:
+        """What the source asked for when it opened the move."""
+        return self.luggage.ask
+
+    @property
+    def source(self) -> HostName:
+        """The host the guest comes from."""
+        return self.luggage.source
+
+    @property
+    def directory(self) -> Path:
+        """This move's own directory here."""
+        return Path(self.host.run_dir) / "moves" / f"{self.move}-in"
 
     @property
     def move(self) -> MoveId:
@@ -113,15 +140,39 @@ class Arrival:
         await self.monitor.execute("migrate-set-parameters", parameters)
         await self.monitor.execute("migrate-incoming", {"uri": ask.uri})
 
+    def open(self) -> None:
+        """Record this move and everything that will be created for it; then make its directory.
+
+        Raises:
+            StateDiskError: the journal cannot be written.
+        """
+        self.store.open_move(
+            OpenMove(
+                id=self.move,
+                side=self.side,
+                guest=self.ask.name,
+                identity=self.identity,
+                peer=self.source,
+                baggage=msgspec.json.encode(self.luggage),
+                outcomes={},
+            )
+        )
+        objects = [thing for step in self.ask.steps for thing in self.kinds[step.kind].creates(step)]
+        self.store.note(self.move, (*objects, *self._own_objects()))
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def identity(self) -> str:
+        """What the guest is known by."""
+        return identity_of(self.ask.uuid, self.ask.name)
+
     async def make(self, ask: StepAsk) -> Told:
         """Make a cargo step here."""
-        self._made.append(ask.step)
         return Told(facts=dict(await self.kinds[ask.step.kind].make(ask.step, self)))
 
     async def unmake(self, ask: StepAsk) -> None:
         """Undo a cargo step here."""
         await self.kinds[ask.step.kind].unmake(ask.step, self)
-        self._made = [step for step in self._made if step != ask.step]
 
     async def arrived(self) -> None:
         """Return when the twin has loaded everything.
@@ -139,14 +190,33 @@ class Arrival:
         if event.data["status"] == "failed":
             raise self._died()
 
-    async def take_over(self) -> None:
-        """This host owns the guest from here on."""
+    async def take_over(self, grant: TakeAsk) -> None:
+        """This host owns the guest from here on: one durable record, made while the guest is paused.
+
+        Raises:
+            MoveFailed: this host has refused the guest for good, or the grant is for another epoch.
+            LaunchError: the twin is dead.
+            StateDiskError: it could not be recorded; nothing was taken.
+        """
+        if self.committed:
+            return
+        check_grant(grant, self.ask, self.store.owner(self.identity), refused=self.store.refused(self.move))
         if self._twin is None or self._twin.monitor.lost:
             raise self._died()
+        self.luggage = msgspec.structs.replace(self.luggage, cont=grant.cont)
+        owner = Owner(
+            identity=self.identity,
+            epoch=grant.epoch,
+            state=Held.HERE,
+            move=self.move,
+            peer=self.source,
+            token=grant.token,
+        )
+        self.store.take(owner, msgspec.json.encode(self.luggage))
         self.committed = True
 
-    async def resume(self, ask: ResumeAsk) -> Told:
-        """Let the guest run here.
+    async def resume(self) -> Told:
+        """Let the guest run here. Repeating it is harmless.
 
         Raises:
             MoveFailed: this host has not taken the guest over.
@@ -155,12 +225,12 @@ class Arrival:
             raise MoveFailed(
                 f"{self.host.name} does not own {self.ask.name}, so it does not run it", guest_runs=Side.SOURCE
             )
-        if ask.cont:
+        if self.luggage.cont and (await self.monitor.execute("query-status"))["status"] != "running":
             await _running(self.monitor)
         return Told()
 
     async def attend(self) -> None:
-        """Stay on the line until the twin dies; when the caller is gone before commit, clean up.
+        """Stay on the line until the twin dies. When the caller is gone: clean up, or go on alone after commit.
 
         Raises:
             LaunchError: the twin died.
@@ -170,8 +240,8 @@ class Arrival:
             await self.monitor.gone()
             raise self._died()
         except asyncio.CancelledError:
-            if not self.committed:
-                await asyncio.shield(self.clear())
+            # The runner of the source cancels this call only after it closed the move, so the line is dead.
+            await asyncio.shield(self.go_on() if self.committed else self.clear())
             raise
 
     async def close(self) -> Told:
@@ -184,22 +254,47 @@ class Arrival:
         return Told(facts={"stderr": words} if words else {})
 
     async def clear(self) -> None:
-        """Remove everything that was made here for a move that did not happen."""
+        """Refuse the guest for good, and remove everything that was made here for it."""
         async with self._clearing:
-            for step in reversed(self._made):
+            if self.committed:
+                return
+            # First the promise, then the deed: whoever asks after a crash in between gets the same answer.
+            self.store.refuse(self.move)
+            for step in reversed(self.ask.steps):
                 with contextlib.suppress(MonitorError):  # the twin is going away anyhow
                     await self.kinds[step.kind].unmake(step, self)
-            self._made = []
-            if not self.committed:
-                await self.stop_twin()
-            self._put_away()
+            await self.stop_twin()
+            shutil.rmtree(Path(self.ask.monitor).parent, ignore_errors=True)
+            self._put_away("rolled back")
+
+    async def go_on(self) -> None:
+        """Finish a move whose source is gone, after this host has taken the guest over."""
+        async with self._clearing:
+            if self._closed:
+                return
+            for step in self.ask.steps:
+                if step.when is When.BEFORE_CONT:
+                    await self.kinds[step.kind].make(step, self)
+            await self.resume()
+            for step in self.ask.steps:
+                if step.when in {When.ANNOUNCE, When.RETIRE}:
+                    await self.kinds[step.kind].make(step, self)
+        await self._hand_to_agent()
+
+    async def take_up(self) -> None:
+        """Find the twin again after this agent was restarted; there may be none."""
+        for guest in find_guests():
+            if any(monitor.path == self.ask.monitor for monitor in guest.monitors):
+                monitor = await Monitor.connect(self.ask.monitor, pid=guest.pid, greeting_timeout=5)
+                self._twin = Twin(guest.pid, monitor, stderr_in(Path(self.ask.monitor).parent))
+                self._started.set()
 
     async def _hand_to_agent(self) -> None:
         if self._twin is not None:
             with contextlib.suppress(MonitorLost):  # a guest that ended meanwhile needs no tidying
                 await self._leave_as_started(self._twin.monitor)
             await self._twin.monitor.close()
-        self._put_away()
+        self._put_away("arrived")
 
     async def _leave_as_started(self, monitor: Monitor) -> None:
         """Take back what only this move needed: the guest's owner may migrate it by other means."""
@@ -209,11 +304,15 @@ class Arrival:
         if self.streams.tls_creds:
             await monitor.execute("object-del", {"id": self.streams.tls_creds})
 
-    def _put_away(self) -> None:
-        if not self.committed:
-            shutil.rmtree(Path(self.ask.monitor).parent, ignore_errors=True)
+    def _put_away(self, ending: str) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
+        self._closed = True
+        self.store.strike(self.move)
+        self.store.close_move(self.move, self.side, ending)
         self.ended(self.move)
+
+    def _own_objects(self) -> tuple[tuple[str, str], ...]:
+        return (("process", self.ask.monitor), ("directory", str(self.directory)))
 
     def _shape(self) -> TwinShape:
         creds = self.streams.tls_creds
@@ -233,6 +332,29 @@ class Arrival:
             remedy="QEMU's own words above say why; nothing is lost at the source",
             detail=words,
         )
+
+
+def check_grant(grant: TakeAsk, ask: ReserveAsk, known: Owner | None, *, refused: bool) -> None:
+    """Whether a grant may be honoured. Pure.
+
+    Args:
+        grant: what the source sent.
+        ask: what it announced when it opened the move.
+        known: what this host has recorded of the guest.
+        refused: whether this host has promised never to take the guest of this move.
+
+    Raises:
+        MoveFailed: it may not; the guest stays the source's.
+    """
+    if refused:
+        why = "it has refused this move for good"
+    elif grant.epoch != ask.epoch + 1:
+        why = f"the grant is for epoch {grant.epoch}, but {ask.epoch + 1} was announced"
+    elif known is not None and known.epoch >= grant.epoch and known.token != grant.token:
+        why = f"it has recorded epoch {known.epoch} of this guest already"
+    else:
+        return
+    raise MoveFailed(f"the destination does not take {ask.name}: {why}", guest_runs=Side.SOURCE)
 
 
 async def _running(monitor: Monitor) -> None:

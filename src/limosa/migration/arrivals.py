@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from limosa.cargo.kind import HostFacts, Kind, Streams
 from limosa.destination.binaries import choose, look_at
 from limosa.errors import Blocked, LimosaError, MoveFailed
 from limosa.guest.discover import find_guests
 from limosa.guest.profile import FoundGuest, Profile
-from limosa.migration.arrival import Arrival
+from limosa.migration.arrival import Arrival, Luggage
 from limosa.migration.credentials import CREDS
 from limosa.migration.ends import (
     KeyAsk,
@@ -21,11 +23,13 @@ from limosa.migration.ends import (
     OfferAnswer,
     OfferAsk,
     ReserveAsk,
-    ResumeAsk,
+    Settled,
     StartAsk,
     StepAsk,
+    TakeAsk,
     Told,
 )
+from limosa.migration.store import Held, Owner, Store, identity_of
 from limosa.units import HostName, MoveId, Side, format_size
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.rpc import Handler
@@ -41,9 +45,10 @@ class Arrivals:
     """The destination side of an agent."""
 
     def __init__(
-        self, host: HostFacts, kinds: Mapping[str, Kind], *, qemu_binaries: Sequence[str], ports: range
+        self, host: HostFacts, kinds: Mapping[str, Kind], store: Store, *, qemu_binaries: Sequence[str], ports: range
     ) -> None:
         self._host = host
+        self._store = store
         self._kinds = kinds
         self._binaries = qemu_binaries
         self._ports = ports
@@ -57,12 +62,13 @@ class Arrivals:
             "move.key": (KeyAsk, self._on(Arrival.keep_key)),
             "move.start": (StartAsk, self._on(Arrival.start)),
             "move.listen": (ListenAsk, self._on(Arrival.listen)),
-            "move.make": (StepAsk, self._on(Arrival.make)),
+            "move.make": (StepAsk, self._make),
             "move.unmake": (StepAsk, self._unmake),
             "move.stop-twin": (MoveAsk, self._stop_twin),
             "move.arrived": (MoveAsk, self._bare(Arrival.arrived)),
-            "move.take-over": (MoveAsk, self._bare(Arrival.take_over)),
-            "move.resume": (ResumeAsk, self._on(Arrival.resume)),
+            "move.take-over": (TakeAsk, self._take_over),
+            "move.resume": (MoveAsk, self._resume),
+            "move.settle": (MoveAsk, self._settle),
             "move.attend": (MoveAsk, self._bare(Arrival.attend)),
             "move.close": (MoveAsk, self._close),
         }
@@ -100,11 +106,64 @@ class Arrivals:
     async def _reserve(self, ask: ReserveAsk, peer: HostName) -> None:
         if short := self._room(ask.memory):
             raise Blocked(short[0].what, guest_runs=Side.SOURCE, remedy=short[0].remedy)
-        if ask.move in self._open:
+        if self._store.is_known(ask.move, Side.DESTINATION):
             raise MoveFailed(f"{self._host.name} has a move {ask.move} already", guest_runs=Side.SOURCE)
-        directory = Path(self._host.run_dir) / "moves" / f"{ask.move}-in"
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._open[ask.move] = Arrival(self._host, peer, ask, directory, self._kinds, self._forget)
+        self._store.check()
+        self._refuse_older(ask)
+        arrival = self._arriving(Luggage(ask=ask, source=peer))
+        arrival.open()
+        self._open[ask.move] = arrival
+
+    def _refuse_older(self, ask: ReserveAsk) -> None:
+        known = self._store.owner(identity_of(ask.uuid, ask.name))
+        if known is not None and known.state is Held.HERE and known.epoch > ask.epoch:
+            raise Blocked(
+                f"{self._host.name} has recorded that it owns {ask.name} since a later move "
+                f"(epoch {known.epoch}, the source is at {ask.epoch})",
+                guest_runs=Side.SOURCE,
+                remedy="`limosa doctor` on both hosts shows who owns it",
+            )
+
+    async def restore(self) -> None:
+        """Settle what was open when this agent stopped: forward what it had taken over, back what not."""
+        for move in self._store.open_moves():
+            if move.side is not Side.DESTINATION:
+                continue
+            arrival = self._arriving(msgspec.json.decode(move.baggage, type=Luggage))
+            self._open[move.id] = arrival
+            owner = self._store.owner(move.identity)
+            arrival.committed = owner is not None and owner.move == move.id and owner.state is Held.HERE
+            await arrival.take_up()
+            await (arrival.go_on() if arrival.committed else arrival.clear())
+
+    async def _make(self, ask: StepAsk, peer: HostName) -> Told:
+        if self._taken(ask.move) and ask.move not in self._open:
+            return Told()  # this host has finished the move by itself
+        return await self._arrival(ask.move, peer).make(ask)
+
+    async def _take_over(self, ask: TakeAsk, peer: HostName) -> None:
+        if ask.move in self._open or not self._taken(ask.move):
+            await self._arrival(ask.move, peer).take_over(ask)
+
+    async def _resume(self, ask: MoveAsk, peer: HostName) -> Told:
+        if self._taken(ask.move) and ask.move not in self._open:
+            return Told()
+        return await self._arrival(ask.move, peer).resume()
+
+    async def _settle(self, ask: MoveAsk, peer: HostName) -> Settled:
+        taken = self._taken(ask.move)
+        if taken is None:
+            self._store.refuse(ask.move)
+            if ask.move in self._open:
+                await self._arrival(ask.move, peer).clear()
+        return Settled(taken=taken is not None, epoch=taken.epoch if taken else 0)
+
+    def _taken(self, move: MoveId) -> Owner | None:
+        """The record that this host took the guest of a move over; also when the guest has moved on since."""
+        return next((o for o in self._store.owners() if o.move == move and o.state is Held.HERE), None)
+
+    def _arriving(self, luggage: Luggage) -> Arrival:
+        return Arrival(self._host, luggage, self._kinds, self._store, self._forget)
 
     async def _unmake(self, ask: StepAsk, peer: HostName) -> None:
         if ask.move in self._open:

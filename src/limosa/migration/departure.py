@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from limosa.cargo.kind import HostFacts, Streams
 from limosa.errors import (
     GuestPoweredOff,
@@ -24,11 +26,13 @@ from limosa.guest.compare import Comparison, compare
 from limosa.guest.introspect import introspect
 from limosa.guest.profile import Profile
 from limosa.migration.credentials import USER, write_key
-from limosa.migration.ends import Destination, OfferAnswer, Started
+from limosa.migration.ends import Destination, OfferAnswer, Started, TakeAsk
 from limosa.migration.precopy import Precopier
 from limosa.migration.shape import shape_of
+from limosa.migration.steps import Step
+from limosa.migration.store import Held, Owner, Store, identity_of
 from limosa.qmp.monitor import Monitor
-from limosa.units import MoveId, Side
+from limosa.units import HostName, MoveId, Side
 from limosa.wire.moves import MoveRequest, Progress
 
 RUNNING_STATES = frozenset({"setup", "active", "pre-switchover", "device", "cancelling", "postcopy-active"})
@@ -55,6 +59,9 @@ class Departure:
     twin_profile: Profile
     """The profile with the destination's host-side names."""
     answer: OfferAnswer
+    steps: tuple[Step, ...]
+    """The whole plan."""
+    store: Store
     progress: Callable[[Progress], None]
     running: bool
     """Whether the vCPUs run, apart from the pause of the switchover."""
@@ -73,6 +80,53 @@ class Departure:
     def tell(self, progress: Progress) -> None:
         """Report progress of a copy."""
         self.progress(progress)
+
+    @property
+    def identity(self) -> str:
+        """What the guest is known by."""
+        return identity_of(self.profile.uuid, self.profile.name)
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of this host's ownership; 0 for a guest that never moved."""
+        owner = self.store.owner(self.identity)
+        return owner.epoch if owner is not None and not self._given(owner) else (owner.epoch - 1 if owner else 0)
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether this host has recorded that it gave the guest up in this move."""
+        owner = self.store.owner(self.identity)
+        return owner is not None and self._given(owner)
+
+    def give_up(self) -> TakeAsk:
+        """Record durably that the guest is no longer this host's, and return the grant for the other one.
+
+        Repeating it returns the same grant.
+
+        Raises:
+            StateDiskError: it could not be recorded; nothing was given up.
+        """
+        owner = self.store.owner(self.identity)
+        if owner is None or not self._given(owner):
+            owner = Owner(
+                identity=self.identity,
+                epoch=self.epoch + 1,
+                state=Held.GIVEN_UP,
+                move=self.move,
+                peer=HostName(self.request.to),
+                token=secrets.token_hex(16),
+            )
+            self.store.record_owner(owner)
+        return TakeAsk(move=self.move, epoch=owner.epoch, token=owner.token, cont=self.running)
+
+    def take_back(self) -> None:
+        """Record durably that the guest is this host's again: the other one has promised never to take it."""
+        owner = self.store.owner(self.identity)
+        if owner is not None and self._given(owner):
+            self.store.record_owner(msgspec.structs.replace(owner, state=Held.HERE))
+
+    def _given(self, owner: Owner) -> bool:
+        return owner.move == self.move and owner.state is Held.GIVEN_UP
 
     async def make_key(self, creds: str) -> str:
         """Make the one-time key, give it to the guest's QEMU as a client, and return it for the other end."""
@@ -177,9 +231,9 @@ class Departure:
             arrival.cancel()
         return {}
 
-    async def resume_there(self, destination: Destination, *, cont: bool) -> Mapping[str, Any]:
+    async def resume_there(self, destination: Destination) -> Mapping[str, Any]:
         """Let the guest run at the destination; the pause ends when its answer arrives."""
-        told = await destination.resume(cont=cont and self.running)
+        told = await destination.resume()
         now = asyncio.get_running_loop().time()
         stopped = self.precopier.stopped_at if self.precopier else None
         blackout = {} if stopped is None else {"blackout_ms": 1000 * (now - stopped)}

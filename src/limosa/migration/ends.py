@@ -47,9 +47,31 @@ class ReserveAsk(msgspec.Struct, frozen=True, kw_only=True):
     uuid: str
     name: str
     memory: int
+    epoch: int
+    """Epoch of the source's ownership; the destination's will be one more."""
     binary: str
     monitor: str
     streams: Streams
+    steps: tuple[CargoStep, ...]
+    """Every step that will be made at the destination. Names were chosen before, and undoing what never
+    happened is harmless: so this list is all that is needed to clean up, also after a restart."""
+
+
+class TakeAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """The grant: the source has recorded that it gave the guest up. Good for one move, once."""
+
+    move: MoveId
+    epoch: int
+    token: str
+    cont: bool
+    """False for a guest that was paused to begin with."""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """A destination's binding answer about a move: it has taken the guest over, or it never will."""
+
+    taken: bool
+    epoch: int
 
 
 class KeyAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,13 +116,6 @@ class MoveAsk(msgspec.Struct, frozen=True, kw_only=True):
     """Anything that needs no more than the move's id."""
 
     move: MoveId
-
-
-class ResumeAsk(msgspec.Struct, frozen=True, kw_only=True):
-    """Let the guest run at the destination; `cont` is False for a guest that was paused to begin with."""
-
-    move: MoveId
-    cont: bool
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,13 +175,17 @@ class Destination:
         """Return when the twin has loaded everything; raise with its stderr when it could not."""
         await self._caller.call("move.arrived", self._ask, type(None))
 
-    async def take_over(self) -> None:
-        """The destination takes the guest: from here on it only goes forward."""
-        await self._caller.call("move.take-over", self._ask, type(None), timeout=30)
+    async def take_over(self, grant: TakeAsk) -> None:
+        """The destination takes the guest: from here on it only goes forward. Repeating it is harmless."""
+        await self._caller.call("move.take-over", grant, type(None), timeout=30)
 
-    async def resume(self, *, cont: bool) -> Mapping[str, Any]:
-        """Let the guest run there."""
-        return (await self._caller.call("move.resume", ResumeAsk(move=self._move, cont=cont), Told, timeout=30)).facts
+    async def resume(self) -> Mapping[str, Any]:
+        """Let the guest run there. Repeating it is harmless."""
+        return (await self._caller.call("move.resume", self._ask, Told, timeout=30)).facts
+
+    async def settle(self) -> Settled:
+        """Ask for good whether the destination took the guest; if it did not, it destroys the twin and never will."""
+        return await self._caller.call("move.settle", self._ask, Settled, timeout=90)
 
     async def close(self) -> Mapping[str, Any]:
         """Put away what was kept for this move there; returns what it has to say for the report."""

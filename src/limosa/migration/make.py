@@ -64,9 +64,9 @@ async def make(step: Step, ends: Ends) -> Mapping[str, Any]:
         case HandOver():
             return await source.hand_over(destination)
         case Commit():
-            await destination.take_over()
-        case ResumeThere(cont=cont):
-            return await source.resume_there(destination, cont=cont)
+            await destination.take_over(source.give_up())
+        case ResumeThere():
+            return await source.resume_there(destination)
         case RetireSource():
             await source.quit()
         case Close():
@@ -110,9 +110,11 @@ async def _reserve(step: Reserve, ends: Ends) -> Mapping[str, Any]:
             uuid=source.profile.uuid,
             name=source.profile.name,
             memory=step.memory,
+            epoch=source.epoch,
             binary=source.answer.binary,
             monitor=source.answer.monitor,
             streams=source.streams,
+            steps=tuple(s for s in source.steps if isinstance(s, CargoStep) and s.side is Side.DESTINATION),
         )
     )
     return NOTHING

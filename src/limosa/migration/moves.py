@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 
 from limosa.cargo.kind import HostFacts, kinds
 from limosa.errors import Blocked, NotFound, UsageError
@@ -12,6 +13,7 @@ from limosa.guest.discover import find_guests
 from limosa.guest.profile import FoundGuest
 from limosa.migration.arrivals import Arrivals
 from limosa.migration.move import Link, Move
+from limosa.migration.store import Store
 from limosa.units import MoveId, Side
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 from limosa.wire.rpc import Handler
@@ -34,7 +36,8 @@ class Moves:
         self._host = host
         self._link = link
         self._kinds = kinds()
-        self._arrivals = Arrivals(host, self._kinds, qemu_binaries=qemu_binaries, ports=ports)
+        self._store = Store(Path(host.state_dir) / "journal.db")
+        self._arrivals = Arrivals(host, self._kinds, self._store, qemu_binaries=qemu_binaries, ports=ports)
         self._moves: dict[MoveId, Move] = {}
 
     def handlers(self) -> dict[str, Handler]:
@@ -118,6 +121,7 @@ class Moves:
             request,
             guest,
             self._host,
+            self._store,
             cpus=os.cpu_count() or 1,
             rate=self._rate_to(request.to),
         )

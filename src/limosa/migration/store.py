@@ -1,0 +1,303 @@
+"""An agent's durable memory: moves and their steps, who owns which guest, and what was created for whom.
+
+One SQLite file, in WAL mode with synchronous=FULL: a record that was written survives the plug being pulled.
+Each record is written before the deed that it is about.
+"""
+
+import contextlib
+import sqlite3
+import time
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from limosa.errors import LimosaError
+from limosa.units import HostName, MoveId, Side
+
+SCHEMA = (
+    """
+    CREATE TABLE moves (
+        id TEXT NOT NULL, side TEXT NOT NULL, guest TEXT NOT NULL, identity TEXT NOT NULL, peer TEXT NOT NULL,
+        opened REAL NOT NULL, closed REAL, ending TEXT, baggage BLOB NOT NULL, PRIMARY KEY (id, side)
+    );
+    CREATE TABLE steps (
+        move TEXT NOT NULL, number INTEGER NOT NULL, outcome TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (move, number)
+    );
+    CREATE TABLE owners (
+        identity TEXT PRIMARY KEY, epoch INTEGER NOT NULL, state TEXT NOT NULL, move TEXT NOT NULL,
+        peer TEXT NOT NULL, token TEXT NOT NULL, at REAL NOT NULL
+    );
+    CREATE TABLE refused (move TEXT PRIMARY KEY, at REAL NOT NULL);
+    CREATE TABLE ledger (
+        move TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, noted REAL NOT NULL, struck REAL,
+        PRIMARY KEY (move, kind, name)
+    );
+    CREATE TABLE said (at REAL NOT NULL, identity TEXT NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
+    """,
+)
+"""One script for each version of the file; a version that was released is never changed."""
+
+
+class StateDiskError(LimosaError):
+    """The journal cannot be written: the state disk is full, read-only or broken."""
+
+    code = "state-disk"
+    exit_status = 75
+
+
+class Held(StrEnum):
+    """What this host knows of a guest's ownership."""
+
+    HERE = "here"
+    GIVEN_UP = "given up"
+
+
+class Owner(msgspec.Struct, frozen=True, kw_only=True):
+    """One guest's ownership as this host recorded it last.
+
+    `epoch` grows by one with every move; `token` is the single-use grant of the move that brought it here or
+    took it away; `peer` the other host of that move.
+    """
+
+    identity: str
+    epoch: int
+    state: Held
+    move: MoveId
+    peer: HostName
+    token: str
+
+
+class OpenMove(msgspec.Struct, frozen=True, kw_only=True):
+    """A move that this host has not closed. `baggage` is what its side needs to go on, as JSON."""
+
+    id: MoveId
+    side: Side
+    guest: str
+    identity: str
+    peer: HostName
+    baggage: bytes
+    outcomes: dict[int, str]
+    """Number of a step -> its last recorded outcome."""
+
+
+class Noted(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that was created, or was about to be, for a move."""
+
+    move: MoveId
+    kind: str
+    name: str
+
+
+def identity_of(uuid: str, name: str) -> str:
+    """How a guest is known over time: by its UUID; by its name where it was started without one."""
+    return uuid if uuid.strip("0-") else f"name:{name}"
+
+
+class Store:
+    """The journal file of one agent.
+
+    Raises (every method that writes):
+        StateDiskError: the record could not be made durable.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._upgrade()
+        except (OSError, sqlite3.Error) as error:
+            raise _unwritable(path, error) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def check(self) -> None:
+        """Prove that records can be written now; asked before a move is accepted."""
+        with self._writing():
+            self._db.execute("CREATE TABLE IF NOT EXISTS probe (at REAL)")
+            self._db.execute("DELETE FROM probe")
+            self._db.execute("INSERT INTO probe VALUES (?)", (time.time(),))
+
+    # -- moves ------------------------------------------------------------------------------------------------
+
+    def open_move(self, move: OpenMove) -> None:
+        """Record a move and all its steps, before the first of them is made."""
+        with self._writing():
+            self._db.execute(
+                "INSERT INTO moves (id, side, guest, identity, peer, opened, baggage) VALUES (?,?,?,?,?,?,?)",
+                (move.id, move.side, move.guest, move.identity, move.peer, time.time(), move.baggage),
+            )
+
+    def keep(self, move: MoveId, side: Side, baggage: bytes) -> None:
+        """Replace a move's baggage."""
+        with self._writing():
+            self._db.execute("UPDATE moves SET baggage=? WHERE id=? AND side=?", (baggage, move, side))
+
+    def outcome(self, move: MoveId, outcomes: dict[int, str]) -> None:
+        """Record what became of steps; several at once cost one write."""
+        with self._writing():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO steps VALUES (?,?,?,?)",
+                [(move, number, outcome, time.time()) for number, outcome in outcomes.items()],
+            )
+
+    def close_move(self, move: MoveId, side: Side, ending: str) -> None:
+        """Record that nothing is left to do for a move on this side."""
+        with self._writing():
+            self._db.execute(
+                "UPDATE moves SET closed=?, ending=? WHERE id=? AND side=?", (time.time(), ending, move, side)
+            )
+
+    def open_moves(self) -> tuple[OpenMove, ...]:
+        """Moves that have not been closed, oldest first."""
+        rows = self._db.execute(
+            "SELECT id, side, guest, identity, peer, baggage FROM moves WHERE closed IS NULL ORDER BY opened"
+        ).fetchall()
+        return tuple(
+            OpenMove(
+                id=MoveId(row[0]),
+                side=Side(row[1]),
+                guest=row[2],
+                identity=row[3],
+                peer=HostName(row[4]),
+                baggage=row[5],
+                outcomes=self._outcomes(row[0]),
+            )
+            for row in rows
+        )
+
+    def is_known(self, move: MoveId, side: Side) -> bool:
+        """Whether this move was ever opened on this side."""
+        found = self._db.execute("SELECT 1 FROM moves WHERE id=? AND side=?", (move, side)).fetchone()
+        return found is not None
+
+    # -- ownership --------------------------------------------------------------------------------------------
+
+    def owner(self, identity: str) -> Owner | None:
+        """What is recorded of a guest; None for one that never moved."""
+        row = self._db.execute(
+            "SELECT identity, epoch, state, move, peer, token FROM owners WHERE identity=?", (identity,)
+        ).fetchone()
+        return None if row is None else _owner(row)
+
+    def owners(self) -> tuple[Owner, ...]:
+        """Every guest that is recorded."""
+        rows = self._db.execute("SELECT identity, epoch, state, move, peer, token FROM owners ORDER BY identity")
+        return tuple(_owner(row) for row in rows)
+
+    def record_owner(self, owner: Owner) -> None:
+        """Record who owns a guest from now on; one durable write.
+
+        Raises:
+            ValueError: the record would go back to an earlier epoch.
+        """
+        known = self.owner(owner.identity)
+        if known is not None and known.epoch > owner.epoch:
+            raise ValueError(f"{owner.identity} is at epoch {known.epoch} already, not {owner.epoch}")
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO owners VALUES (?,?,?,?,?,?,?)",
+                (owner.identity, owner.epoch, owner.state, owner.move, owner.peer, owner.token, time.time()),
+            )
+
+    def take(self, owner: Owner, baggage: bytes) -> None:
+        """Record that this host owns a guest that arrived, with what is needed to go on: one durable write."""
+        with self._writing():
+            self._db.execute(
+                "INSERT OR REPLACE INTO owners VALUES (?,?,?,?,?,?,?)",
+                (owner.identity, owner.epoch, owner.state, owner.move, owner.peer, owner.token, time.time()),
+            )
+            self._db.execute(
+                "UPDATE moves SET baggage=? WHERE id=? AND side=?", (baggage, owner.move, Side.DESTINATION)
+            )
+
+    def refuse(self, move: MoveId) -> None:
+        """Record that this host will never take the guest of this move over: its twin is destroyed."""
+        with self._writing():
+            self._db.execute("INSERT OR IGNORE INTO refused VALUES (?,?)", (move, time.time()))
+
+    def refused(self, move: MoveId) -> bool:
+        """Whether this host has promised never to take the guest of this move over."""
+        return self._db.execute("SELECT 1 FROM refused WHERE move=?", (move,)).fetchone() is not None
+
+    def say(self, identity: str, who: str, what: str) -> None:
+        """Record what somebody asserted about a guest, for ever."""
+        with self._writing():
+            self._db.execute("INSERT INTO said VALUES (?,?,?,?)", (time.time(), identity, who, what))
+
+    def statements(self, identity: str) -> tuple[tuple[float, str, str], ...]:
+        """(when, who, what) of everything asserted about a guest."""
+        rows = self._db.execute("SELECT at, who, what FROM said WHERE identity=? ORDER BY at", (identity,))
+        return tuple((row[0], row[1], row[2]) for row in rows)
+
+    # -- ledger -----------------------------------------------------------------------------------------------
+
+    def note(self, move: MoveId, objects: tuple[tuple[str, str], ...]) -> None:
+        """Record (kind, name) of objects that are about to be created; several at once cost one write."""
+        with self._writing():
+            self._db.executemany(
+                "INSERT OR REPLACE INTO ledger (move, kind, name, noted) VALUES (?,?,?,?)",
+                [(move, kind, name, time.time()) for kind, name in objects],
+            )
+
+    def strike(self, move: MoveId) -> None:
+        """Record that a move's objects are gone, or belong to the guest now."""
+        with self._writing():
+            self._db.execute("UPDATE ledger SET struck=? WHERE move=? AND struck IS NULL", (time.time(), move))
+
+    def noted(self) -> tuple[Noted, ...]:
+        """Objects that were noted and not struck out."""
+        rows = self._db.execute("SELECT move, kind, name FROM ledger WHERE struck IS NULL ORDER BY noted")
+        return tuple(Noted(move=MoveId(row[0]), kind=row[1], name=row[2]) for row in rows)
+
+    # -- the file itself --------------------------------------------------------------------------------------
+
+    def _upgrade(self) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version > len(SCHEMA):
+            raise StateDiskError(
+                f"{self.path} was written by a newer limosa (format {version}, this one knows {len(SCHEMA)})",
+                remedy="install that version again; nothing was changed",
+            )
+        for number in range(version, len(SCHEMA)):
+            self._db.executescript(f"BEGIN; {SCHEMA[number]} PRAGMA user_version={number + 1}; COMMIT;")
+
+    def _outcomes(self, move: str) -> dict[int, str]:
+        return dict(self._db.execute("SELECT number, outcome FROM steps WHERE move=?", (move,)).fetchall())
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            raise _unwritable(self.path, error) from error
+
+
+def _owner(row: tuple[Any, ...]) -> Owner:
+    return Owner(
+        identity=row[0],
+        epoch=row[1],
+        state=Held(row[2]),
+        move=MoveId(row[3]),
+        peer=HostName(row[4]),
+        token=row[5],
+    )
+
+
+def _unwritable(path: Path, error: Exception) -> StateDiskError:
+    return StateDiskError(
+        f"the journal {path} cannot be written: {error}",
+        remedy=f"make room on the file system of {path.parent}, or mount it writable; no new move starts until then",
+    )
