@@ -326,7 +326,8 @@ static _Noreturn void serve_tcp(void) {
     signal(SIGCHLD, SIG_DFL);
     for (;;) {
         int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        while (waitpid(-1, NULL, WNOHANG) > 0) {}
+        for (int status; waitpid(-1, &status, WNOHANG) > 0;)
+            if (status) state->deaths++;
         if (fd < 0) continue;
         if (!fork()) {
             close(listener);
