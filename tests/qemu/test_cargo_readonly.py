@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import shutil
+import socket
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -223,3 +226,60 @@ async def test_localhost_is_another_machine_at_each_host(tmp_path: Path) -> None
             await both.source.start(assets.qemu_10(), [*MACHINE, *block_arguments(profile)])
             (blocked,) = await both.agree()
             assert "another machine at each host" in blocked.what
+
+
+@contextmanager
+def iscsi_target(tmp_path: Path, address: str, port: int) -> Iterator[str]:
+    """A LUN of 16 MiB; yields the portal."""
+    (tmp_path / "lun.raw").write_bytes(bytes(16 * MIB))
+    environment = os.environ | {"TGT_IPC_SOCKET": str(tmp_path / "tgtd")}
+    daemon = subprocess.Popen(["tgtd", "-f", "--iscsi", f"portal={address}:{port}"], env=environment)
+
+    def order(*words: str) -> int:
+        return subprocess.run(["tgtadm", "--lld", "iscsi", *words], env=environment, capture_output=True).returncode
+
+    try:
+        new = ("--op", "new", "--mode", "target", "--tid", "1", "-T", IQN)
+        for _ in range(200):
+            if order(*new) == 0:
+                break
+            sleep(0.05)  # tgtd tells nobody that it takes orders
+        lun = ("--mode", "logicalunit", "--tid", "1", "--lun", "1", "-b", str(tmp_path / "lun.raw"))
+        assert order("--op", "new", *lun) == 0
+        assert order("--op", "bind", "--mode", "target", "--tid", "1", "-I", "ALL") == 0
+        yield f"{address}:{port}"
+    finally:
+        daemon.kill()  # it ignores SIGTERM while it has a target
+        daemon.wait()
+
+
+IQN = "iqn.2026-01.org.limosa:shared"
+
+
+@pytest.mark.skipif(shutil.which("tgtd") is None, reason="the target needs tgtd (Debian: tgt)")
+async def test_an_iscsi_volume_is_used_from_both_ends(tmp_path: Path) -> None:
+    with iscsi_target(tmp_path, "127.0.0.3", free_port("127.0.0.3")) as portal:
+        node = BlockNode(
+            node_name="d0-file",
+            live_name="d0-file",
+            driver="iscsi",
+            options={"transport": "tcp", "portal": portal, "target": IQN, "lun": 1},
+            children={},
+            read_only=False,
+            virtual_size=16 * MIB,
+            filename=None,
+        )
+        profile = disk_profile(node, format_node("d0", "raw"), disks=["d0"])
+        async with pair(tmp_path, profile, [Disks(), Volumes()]) as both:
+            await both.source.start(assets.qemu_10(), [*MACHINE, *block_arguments(profile)])
+            await both.source.io("/machine/peripheral/vd3/virtio-backend", "write -P 0x78 1M 1M")
+            await both.move_all(assets.qemu_10(), *MACHINE)
+            assert both.findings == ()
+            await both.destination.io("/machine/peripheral/vd3/virtio-backend", "read -P 0x78 1M 1M")
+            await both.destination.kill()
+
+
+def free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
