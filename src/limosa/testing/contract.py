@@ -96,6 +96,7 @@ class KindContract:
                 assert msgspec.json.decode(msgspec.json.encode(step), type=CargoStep) == step
                 assert step.kind == specimen.kind.name
                 assert step.summary
+                assert all(what and name for what, name in specimen.kind.creates(step))
 
     async def test_rewriting_leaves_alone_what_the_guest_sees(self, specimen: Specimen) -> None:
         async with specimen.ends("rewriting") as both:
