@@ -85,7 +85,9 @@ def test_stages_span_their_steps_and_leave_out_what_was_not_reached() -> None:
     assert stage_spans(STATUS) == {Stage.PREPARE: (0.0, 1.0), Stage.COPY: (1.0, 3.5)}
 
 
-def test_checks_come_before_the_clock_of_the_steps() -> None:
+def test_checks_take_the_time_before_the_first_step() -> None:
+    later = msgspec.structs.replace(STATUS, steps=(step(Stage.PREPARE, 0.5, 1.0),))
+    assert stage_spans(later)[Stage.CHECK] == (0.0, 0.5)
     status = msgspec.structs.replace(STATUS, elapsed=5.25)
     assert stage_spans(status)[Stage.CHECK] == (-1.25, 0.0)
     assert "5.25: check 1.250, prepare 1.000" in move_page(moved(status=status))
@@ -104,7 +106,7 @@ def test_the_plot_has_its_peak_where_the_gap_ends_and_the_stages_below() -> None
     peak = row.index("▅")
     assert peak - 2 == int(2.6 / 4.995 * 50)
     assert label.strip() == "100 ms"
-    assert ruler.strip() == "p" * 10 + "c" * 26
+    assert ruler.strip() == "p" * 11 + "c" * 25
     assert axis.endswith("5.0 s")
     assert plot(moved(watched=(Watched("x", 0.0, 0, 0, ()),))) == "  no ping was sent"
 

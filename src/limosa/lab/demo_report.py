@@ -105,17 +105,17 @@ def watched(address: str, probes: Iterable[Probe]) -> Watched:
 def stage_spans(status: MoveStatus) -> dict[Stage, tuple[float, float]]:
     """When each stage began and ended, on the clock of the steps; only stages that were reached.
 
-    Checks come before that clock's zero: they decide what the steps are.
+    Checks are not steps, they decide what the steps are: they take the time before the first one.
     """
     spans: dict[Stage, tuple[float, float]] = {}
-    if status.measured is not None and status.elapsed > status.measured.total_seconds:
-        spans[Stage.CHECK] = (status.measured.total_seconds - status.elapsed, 0.0)
     for step in status.steps:
         if step.started is None or step.ended is None:
             continue
         began, ended = spans.get(step.stage, (step.started, step.ended))
         spans[step.stage] = (min(began, step.started), max(ended, step.ended))
-    return spans
+    start = status.measured.total_seconds - status.elapsed if status.measured else 0.0
+    first = min((began for began, _ in spans.values()), default=0.0)
+    return {Stage.CHECK: (min(start, 0.0), first), **spans} if first > min(start, 0.0) else spans
 
 
 def move_page(moved: Moved) -> str:
@@ -182,7 +182,9 @@ _LETTERS = dict(zip(Stage, "krpcSCRt", strict=True))
 
 def _ruler(moved: Moved, columns: int, seconds: float) -> str:
     marks = [" "] * columns
-    for stage, (began, ended) in stage_spans(moved.status).items():
+    # The longest first: a stage of a few milliseconds is seen on top of its neighbours.
+    spans = sorted(stage_spans(moved.status).items(), key=lambda item: item[1][0] - item[1][1])
+    for stage, (began, ended) in spans:
         first = int((moved.began + began) / seconds * columns)
         last = int((moved.began + ended) / seconds * columns)
         for column in range(max(0, first), min(columns - 1, last) + 1):
