@@ -1,6 +1,6 @@
 """The block graph by names, also while a block job runs."""
 
-from limosa.guest.blockgraph import read_graph, stable_names
+from limosa.guest.blockgraph import block_nodes, read_graph, stable_names
 from limosa.guest.profile import Value
 
 
@@ -34,3 +34,18 @@ def test_a_disk_keeps_its_name_and_place_while_it_is_mirrored() -> None:
     assert mirrored.transient == {"#block9", "over-there"}
     live = ["#block1", "#block2"]
     assert stable_names(live, mirrored) == stable_names(live, quiet)
+
+
+def test_a_volume_given_as_a_url_has_its_lun_as_a_number() -> None:
+    told = 'json:{"lun": "1", "portal": "10.0.0.2:3260", "driver": "iscsi", "transport": "tcp", "target": "iqn.x:v"}'
+    shown = {
+        "node-name": "v",
+        "drv": "iscsi",
+        "ro": False,
+        "file": told,
+        "detect_zeroes": "off",
+        "cache": {"direct": False, "no-flush": False},
+    }
+    shown |= {"image": {"virtual-size": 512}}
+    (node,), _ = block_nodes([shown], read_graph(graph()), {}, {"v": "v"}, str)
+    assert node.options["lun"] == 1

@@ -16,6 +16,7 @@ NODE_NAME_LIMIT = 31
 # Options that QMP never shows (qemu-facts A); of a node that was added later they are unknown.
 _UNSHOWN = {"file": ("aio", "locking"), "host_device": ("aio", "locking")}
 _UNSHOWN_EVERYWHERE = ("discard",)
+_NUMBERS = frozenset({"lun", "timeout", "reconnect-delay", "open-timeout"})
 _WELL_FORMED = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 
 
@@ -178,8 +179,9 @@ def _plain(filename: str) -> str:
 def _from_filename(driver: str, filename: str, options: dict[str, Value]) -> dict[str, Value]:
     """Options of a protocol node without children, from QEMU's file name where the command line does not have them."""
     if filename.startswith("json:"):
+        # What was given as a URL, QEMU tells in strings, which -blockdev does not take for numbers.
         told = json.loads(filename[len("json:") :])
-        return _nested(told) | options
+        return _nested({k: int(v) if k in _NUMBERS and str(v).isdigit() else v for k, v in told.items()}) | options
     match driver:
         case "nbd":
             return _nbd(filename) | options
