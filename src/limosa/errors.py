@@ -15,6 +15,7 @@
     ├── PeerError             the other agent: unreachable, untrusted, or it broke off   exit 75
     ├── MoveFailed            a move failed and was rolled back                       exit 20
     │   ├── GuestPoweredOff   the guest switched itself off during a move             exit 20
+    │   ├── GuestLost         the guest's own QEMU died during a move                 exit 20
     │   └── MoveInDoubt       the source could not be confirmed running               exit 21
     ├── MoveAborted           somebody asked for an abort                             exit 30
     └── AgentUnreachable      no agent answers on the socket                          exit 75
@@ -183,6 +184,12 @@ class GuestPoweredOff(MoveFailed):
     """The guest switched itself off during a move; it runs nowhere, and its disks are where they were."""
 
     code = "guest-powered-off"
+
+
+class GuestLost(MoveFailed):
+    """The guest's own QEMU died: it runs nowhere, and its disks are where they were."""
+
+    code = "guest-lost"
 
 
 class MoveInDoubt(MoveFailed):

@@ -55,6 +55,7 @@ class Agent:
             PeerError: the port cannot be had, or a certificate is no good.
             UsageError: the socket cannot be made, or `hosts.toml` is wrong.
         """
+        await self.moves.restore()
         await self._open_peer_port()
         await self._api.open()
         self._beside(this_host.qemu_versions(self.config.qemu))  # asked once now, so that nobody waits for it later

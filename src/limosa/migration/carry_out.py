@@ -5,9 +5,9 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from limosa.errors import LimosaError
+from limosa.errors import LimosaError, PeerError
 from limosa.migration.journal import Journal, Outcome
-from limosa.migration.steps import Commit, ResumeThere, Step, name_of
+from limosa.migration.steps import Commit, ResumeThere, Step, name_of, side_of
 from limosa.units import Side
 
 Deed = Callable[[Step], Awaitable[Mapping[str, Any]]]
@@ -56,11 +56,6 @@ async def settle(journal: Journal, make: Deed, unmake: Undeed) -> tuple[str, ...
     return await (_forward(journal, make) if journal.committed else _back(journal, unmake))
 
 
-def side_after(journal: Journal) -> Side:
-    """Where the guest belongs, as far as the journal can tell."""
-    return Side.DESTINATION if journal.committed else Side.SOURCE
-
-
 async def _forward(journal: Journal, make: Deed) -> tuple[str, ...]:
     troubles: list[str] = []
     began = next(i for i, e in enumerate(journal.entries) if isinstance(e.step, Commit))
@@ -80,9 +75,15 @@ async def _forward(journal: Journal, make: Deed) -> tuple[str, ...]:
 
 async def _back(journal: Journal, unmake: Undeed) -> tuple[str, ...]:
     troubles: list[str] = []
+    silent: PeerError | None = None
     for entry in reversed(journal.intended):
+        if silent is not None and side_of(entry.step) is Side.DESTINATION:
+            continue  # it cleans up by itself as soon as it notices that the link is gone
         try:
             await unmake(entry.step)
+        except PeerError as trouble:
+            silent = trouble
+            troubles.append(f"the destination could not be told to clean up: {trouble}")
         except (LimosaError, OSError) as trouble:
             # One thing that cannot be undone must not keep the rest from being undone.
             troubles.append(f"could not undo {name_of(entry.step)}: {trouble}")

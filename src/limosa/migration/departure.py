@@ -24,7 +24,7 @@ from limosa.errors import (
 )
 from limosa.guest.compare import Comparison, compare
 from limosa.guest.introspect import introspect
-from limosa.guest.profile import Profile
+from limosa.guest.profile import FoundGuest, Profile
 from limosa.migration.credentials import USER, write_key
 from limosa.migration.ends import Destination, OfferAnswer, Started, TakeAsk
 from limosa.migration.precopy import Precopier
@@ -42,6 +42,19 @@ PAUSED_BY_MIGRATION = frozenset({"finish-migrate", "postmigrate"})
 """Run states that a migration leaves behind at the source."""
 
 
+class Luggage(msgspec.Struct, frozen=True, kw_only=True):
+    """What the source's journal keeps of a move: enough to bring it to rest after a restart."""
+
+    guest: FoundGuest
+    request: MoveRequest
+    profile: Profile
+    twin_profile: Profile
+    answer: OfferAnswer
+    steps: tuple[Step, ...]
+    running: bool
+    before: dict[str, Any] = {}
+
+
 @dataclass(slots=True)
 class Departure:
     """The source end of one move; also the `Here` of cargo's deeds at the source.
@@ -51,9 +64,9 @@ class Departure:
 
     move: MoveId
     host: HostFacts
-    directory: Path
-    monitor: Monitor
-    pid: int
+    qemu: Monitor | None
+    """The guest's monitor; None where its QEMU is gone."""
+    guest: FoundGuest
     request: MoveRequest
     profile: Profile
     twin_profile: Profile
@@ -70,7 +83,29 @@ class Departure:
     comparison: Comparison | None = None
     precopier: Precopier | None = None
     _shape: Mapping[str, Any] | None = None
-    _before: dict[str, Any] = field(default_factory=dict)
+    before: dict[str, Any] = field(default_factory=dict)
+    """The guest's migration settings as its owner had them."""
+
+    @property
+    def directory(self) -> Path:
+        """This move's own directory here."""
+        return Path(self.host.run_dir) / "moves" / f"{self.move}-out"
+
+    @property
+    def monitor(self) -> Monitor:
+        """The guest's monitor.
+
+        Raises:
+            MonitorLost: its QEMU is gone.
+        """
+        if self.qemu is None:
+            raise MonitorLost(f"the QEMU of {self.profile.name} is gone")
+        return self.qemu
+
+    @property
+    def alive(self) -> bool:
+        """Whether the guest's QEMU is still there."""
+        return self.qemu is not None and not self.qemu.lost
 
     @property
     def streams(self) -> Streams:
@@ -176,7 +211,7 @@ class Departure:
         Raises:
             MoveFailed: something was plugged, unplugged, resized or ejected since the plan was made.
         """
-        now = await introspect(self.monitor, pid=self.pid)
+        now = await introspect(self.monitor, pid=self.guest.pid)
         comparison = compare(self.profile, now)
         if changed := comparison.guest_visible:
             raise MoveFailed(
@@ -192,7 +227,9 @@ class Departure:
     async def precopy(self, uri: str, channels: int) -> Mapping[str, Any]:
         """Copy RAM until the guest is paused at pre-switchover."""
         self.precopier = Precopier(self.monitor, self.profile, self.request, self.tell)
-        self._before = await self.precopier.prepare(channels, self.streams.tls_creds)
+        self.before = await self.precopier.settings(channels)
+        self.store.keep(self.move, self.side, self.luggage())
+        await self.precopier.prepare(channels, self.streams.tls_creds)
         facts = await self.precopier.run(uri)
         self.running = self.running and not self.precopier.paused_by_user
         if self._shape is not None and (now := await shape_of(self.monitor)) != self._shape:
@@ -241,7 +278,7 @@ class Departure:
 
     async def quit(self) -> None:
         """The source QEMU quits; it has handed everything over."""
-        if self.precopier:
+        if self.precopier and self.alive:
             await self.precopier.read_final()
         with contextlib.suppress(MonitorLost):
             await self.monitor.execute("quit")
@@ -260,7 +297,7 @@ class Departure:
         Raises:
             MonitorError: the guest's QEMU does not answer, or does not get back to its state.
         """
-        if self.monitor.lost:
+        if not self.alive:
             return  # whatever ended this QEMU, there is nothing to call back
         await self._cancel_migration()
         status = (await self.monitor.execute("query-status"))["status"]
@@ -271,6 +308,21 @@ class Departure:
         if self.running and status in PAUSED_BY_MIGRATION | {"paused"}:
             await self.monitor.execute("cont")
         await self._restore_settings()
+
+    def luggage(self) -> bytes:
+        """What the journal keeps of this move, as JSON."""
+        return msgspec.json.encode(
+            Luggage(
+                guest=self.guest,
+                request=self.request,
+                profile=self.profile,
+                twin_profile=self.twin_profile,
+                answer=self.answer,
+                steps=self.steps,
+                running=self.running,
+                before=self.before,
+            )
+        )
 
     async def is_back(self) -> bool:
         """Whether the guest is here, in the state it was in."""
@@ -329,11 +381,11 @@ class Departure:
 
     async def _restore_settings(self) -> None:
         """Leave QEMU's migration settings as they were: its owner may migrate it by other means."""
-        if not self._before:
+        if not self.before:
             return
-        await self.monitor.execute("migrate-set-capabilities", {"capabilities": self._before["capabilities"]})
-        await self.monitor.execute("migrate-set-parameters", self._before["parameters"])
-        self._before = {}
+        await self.monitor.execute("migrate-set-capabilities", {"capabilities": self.before["capabilities"]})
+        await self.monitor.execute("migrate-set-parameters", self.before["parameters"])
+        self.before = {}
 
 
 def _powered_off(name: str, *, gone: bool) -> GuestPoweredOff:

@@ -3,17 +3,19 @@
 The source drives. `Destination` is its view of the other end; arrival.py is what answers there.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
 from limosa.cargo.kind import CargoStep, HostFacts, Offer, Streams, Survey
 from limosa.guest.profile import Profile
-from limosa.units import HostName, MoveId
+from limosa.units import MoveId
 from limosa.wire.findings import Finding
 from limosa.wire.moves import MoveRequest
 from limosa.wire.rpc import Caller
+
+T = TypeVar("T")
 
 
 class OfferAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,66 +132,65 @@ class Destination:
     Every method raises what the other end raised, or PeerError when it cannot be reached.
     """
 
-    def __init__(self, caller: Caller, move: MoveId) -> None:
-        self._caller = caller
+    def __init__(self, link: Callable[[], Awaitable[Caller]], move: MoveId) -> None:
+        self._link = link
         self._move = move
 
-    @property
-    def host(self) -> HostName:
-        """The destination's name."""
-        return self._caller.host
+    async def _call(self, method: str, ask: msgspec.Struct, result: type[T], *, timeout: float | None = None) -> T:
+        # The link is asked for each time: after it was lost, the next call opens it anew.
+        return await (await self._link()).call(method, ask, result, timeout=timeout)
 
     async def offer(self, ask: OfferAsk) -> OfferAnswer:
         """Checks and names; changes nothing there."""
-        return await self._caller.call("move.offer", ask, OfferAnswer, timeout=60)
+        return await self._call("move.offer", ask, OfferAnswer, timeout=60)
 
     async def reserve(self, ask: ReserveAsk) -> None:
         """Open this move there."""
-        await self._caller.call("move.reserve", ask, type(None), timeout=30)
+        await self._call("move.reserve", ask, type(None), timeout=30)
 
     async def keep_key(self, key: str) -> None:
         """Store the one-time key there."""
-        await self._caller.call("move.key", KeyAsk(move=self._move, key=key), type(None), timeout=30)
+        await self._call("move.key", KeyAsk(move=self._move, key=key), type(None), timeout=30)
 
     async def start(self, profile: Profile) -> Started:
         """Start the twin and read it back."""
-        return await self._caller.call("move.start", StartAsk(move=self._move, profile=profile), Started, timeout=120)
+        return await self._call("move.start", StartAsk(move=self._move, profile=profile), Started, timeout=120)
 
     async def stop_twin(self) -> None:
         """Destroy the twin, if there is one. It has never executed."""
-        await self._caller.call("move.stop-twin", self._ask, type(None), timeout=60)
+        await self._call("move.stop-twin", self._ask, type(None), timeout=60)
 
     async def listen(self, ask: ListenAsk) -> None:
         """Let the twin listen for RAM."""
-        await self._caller.call("move.listen", ask, type(None), timeout=30)
+        await self._call("move.listen", ask, type(None), timeout=30)
 
     async def make(self, step: CargoStep) -> Mapping[str, Any]:
         """Make a cargo step there."""
-        return (await self._caller.call("move.make", StepAsk(move=self._move, step=step), Told)).facts
+        return (await self._call("move.make", StepAsk(move=self._move, step=step), Told)).facts
 
     async def unmake(self, step: CargoStep) -> None:
         """Undo a cargo step there."""
-        await self._caller.call("move.unmake", StepAsk(move=self._move, step=step), type(None), timeout=120)
+        await self._call("move.unmake", StepAsk(move=self._move, step=step), type(None), timeout=120)
 
     async def arrived(self) -> None:
         """Return when the twin has loaded everything; raise with its stderr when it could not."""
-        await self._caller.call("move.arrived", self._ask, type(None))
+        await self._call("move.arrived", self._ask, type(None))
 
     async def take_over(self, grant: TakeAsk) -> None:
         """The destination takes the guest: from here on it only goes forward. Repeating it is harmless."""
-        await self._caller.call("move.take-over", grant, type(None), timeout=30)
+        await self._call("move.take-over", grant, type(None), timeout=30)
 
     async def resume(self) -> Mapping[str, Any]:
         """Let the guest run there. Repeating it is harmless."""
-        return (await self._caller.call("move.resume", self._ask, Told, timeout=30)).facts
+        return (await self._call("move.resume", self._ask, Told, timeout=30)).facts
 
     async def settle(self) -> Settled:
         """Ask for good whether the destination took the guest; if it did not, it destroys the twin and never will."""
-        return await self._caller.call("move.settle", self._ask, Settled, timeout=90)
+        return await self._call("move.settle", self._ask, Settled, timeout=90)
 
     async def close(self) -> Mapping[str, Any]:
         """Put away what was kept for this move there; returns what it has to say for the report."""
-        return (await self._caller.call("move.close", self._ask, Told, timeout=60)).facts
+        return (await self._call("move.close", self._ask, Told, timeout=60)).facts
 
     async def attend(self) -> None:
         """Stay on the line: raises as soon as the twin dies or the link is lost.
@@ -197,7 +198,7 @@ class Destination:
         The destination holds this call too: when it is cancelled there before commit, the source is gone,
         and the destination cleans up on its own.
         """
-        await self._caller.call("move.attend", self._ask, type(None))
+        await self._call("move.attend", self._ask, type(None))
 
     @property
     def _ask(self) -> MoveAsk:

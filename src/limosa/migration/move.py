@@ -3,25 +3,26 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from limosa.cargo.kind import HostFacts, Kind
-from limosa.errors import Blocked, GuestPoweredOff, LimosaError, MoveAborted, MoveFailed, MoveInDoubt
+from limosa.errors import Blocked, GuestPoweredOff, LimosaError, MonitorMissing, MoveFailed
 from limosa.guest.attach import attach
 from limosa.guest.introspect import introspect
+from limosa.guest.proc import start_time
 from limosa.guest.profile import FoundGuest
-from limosa.migration.carry_out import carry_out, settle
-from limosa.migration.departure import Departure
-from limosa.migration.ends import Destination
+from limosa.migration import verdicts
+from limosa.migration.carry_out import Deed, Undeed, carry_out, settle
+from limosa.migration.departure import Departure, Luggage
+from limosa.migration.ends import Destination, Settled
 from limosa.migration.journal import Journal, Outcome
 from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.report import measure
-from limosa.migration.steps import Reserve, ResumeThere, Step, name_of, stage_of
-from limosa.migration.store import Store
+from limosa.migration.steps import Reserve, Step, name_of, stage_of
+from limosa.migration.store import OpenMove, StateDiskError, Store
 from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate, with_address
 from limosa.migration.watch import Watch
 from limosa.qmp.monitor import Monitor
@@ -30,6 +31,9 @@ from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, Plan
 from limosa.wire.rpc import Caller
 
 _FOREVER = 10 * 365 * 86400.0
+
+ASK_AGAIN = 1.0
+"""Seconds between two questions to a destination that does not say whether it took the guest."""
 
 Link = Callable[[HostName], Awaitable[Caller]]
 
@@ -69,6 +73,7 @@ class Move:
         self._began = asyncio.get_running_loop().time()
         self._took: float | None = None
         self._expired = False
+        self._resolved: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
 
     async def plan(self, link: Link, kinds: Mapping[str, Kind]) -> PlanShown:
         """Check everything, start the real twin, compare it, and remove it again."""
@@ -185,42 +190,175 @@ class Move:
                 return
             await changed.wait()
 
+    def take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
+        """Go on with a move that this agent had open when it stopped."""
+        self.state = MoveState.SETTLING
+        self._task = asyncio.create_task(self._take_up(record, link, kinds), name=f"move-{self.id}")
+
+    def resolve(self) -> None:
+        """An operator vouches that the other host does not run the guest, and never will.
+
+        Raises:
+            Blocked: the move is not in doubt.
+        """
+        if self.state is not MoveState.IN_DOUBT or self._resolved.done():
+            raise Blocked(
+                f"the move of {self.guest.name} is not in doubt: it is {self.state}",
+                guest_runs=self._guest_runs(),
+                remedy="there is nothing to resolve",
+            )
+        self._resolved.set_result(Settled(taken=False, epoch=0))
+
     async def _run(self, link: Link, kinds: Mapping[str, Kind]) -> None:
         timer = asyncio.get_running_loop().call_later(self.request.timeout or _FOREVER, self._expire)
         try:
             async with self._prepared(link, kinds) as (assessment, ends):
                 assessment.require_possible(self.request)
+                journal = self._opened(assessment, ends.source)
                 self.state = MoveState.RUNNING
-                self._journal = Journal(assessment.steps, self._clock, self._notify)
                 sampling = asyncio.create_task(self._sample(assessment, ends.source.monitor))
                 try:
-                    await self._travel(self._journal, ends)
+                    await self._travel(journal, ends)
                 finally:
                     sampling.cancel()
         except asyncio.CancelledError:
-            self._end(MoveState.ABORTED, self._aborted())
+            timeout = self.request.timeout if self._expired else None
+            self._end(MoveState.ABORTED, verdicts.aborted(self.guest.name, self.request.to, timeout=timeout))
         except LimosaError as error:
             self._end(MoveState.BLOCKED if self.state is MoveState.PLANNING else MoveState.FAILED, error)
         except Exception as surprise:
-            self._end(MoveState.FAILED, self._defect(surprise))
+            self._end(MoveState.FAILED, verdicts.defect(self.guest.name, surprise, self._guest_runs()))
             raise  # a defect of ours ends in a report, and in the agent's log
         finally:
             timer.cancel()
 
+    def _opened(self, assessment: Assessment, source: Departure) -> Journal:
+        """Record the whole plan, before its first step.
+
+        Raises:
+            StateDiskError: the journal cannot be written; nothing was changed.
+        """
+        self._store.open_move(
+            OpenMove(
+                id=self.id,
+                side=Side.SOURCE,
+                guest=self.guest.name,
+                identity=source.identity,
+                peer=HostName(self.request.to),
+                baggage=source.luggage(),
+                outcomes={},
+            )
+        )
+        self._journal = Journal(assessment.steps, self._clock, self._notify, self._record)
+        return self._journal
+
+    def _record(self, outcomes: dict[int, str]) -> None:
+        try:
+            self._store.outcome(self.id, outcomes)
+        except StateDiskError as trouble:
+            # A full disk must not break a move in flight: the plan is on disk, and that is what settling needs.
+            if trouble.what not in self._warnings:
+                self._warnings = (*self._warnings, trouble.what)
+
     async def _travel(self, journal: Journal, ends: Ends) -> None:
         try:
-            self._warnings = await self._carry_out(journal, ends)
-        except GuestPoweredOff:
-            raise
+            self._warnings = (*self._warnings, *await self._carry_out(journal, ends))
         except BaseException as trouble:
-            self._warnings = tuple(getattr(trouble, "__notes__", ()))
-            if not await ends.source.is_back():
-                raise self._doubt(trouble) from trouble
+            notes = tuple(getattr(trouble, "__notes__", ()))
+            self._warnings = (*self._warnings, *notes)
+            await self._back_home(ends, trouble, notes)
             raise
-        if any(isinstance(e.step, ResumeThere) and e.outcome is not Outcome.MADE for e in journal.entries):
-            raise self._doubt(None)
+        if not journal.resumed:
+            await self._decide(journal, ends)
         self._measured = measure(journal, ends.source, checks=journal.began - self._began)
+        self._store.close_move(self.id, Side.SOURCE, "completed")
         self._end(MoveState.COMPLETED, None)
+
+    async def _back_home(self, ends: Ends, trouble: BaseException, notes: tuple[str, ...]) -> None:
+        """A move was rolled back: make sure that the guest is where it was.
+
+        Raises:
+            GuestLost: its QEMU died meanwhile.
+            MoveInDoubt: it does not answer.
+        """
+        self._store.close_move(self.id, Side.SOURCE, "rolled back")
+        if isinstance(trouble, GuestPoweredOff):
+            return
+        if not ends.source.alive:
+            raise verdicts.lost(self.guest.name, self._host.name) from trouble
+        if not await ends.source.is_back():
+            raise verdicts.not_back(self.guest.name, self.request.to, trouble, notes) from trouble
+
+    async def _decide(self, journal: Journal, ends: Ends) -> None:
+        """After a commit that broke off: ask the other end for good, and go the way it says.
+
+        Raises:
+            MoveFailed: the destination has promised never to take the guest; it is back at the source.
+        """
+        do, undo = _deeds(ends)
+        while not journal.resumed:
+            answer = await self._answer(ends)
+            if not answer.taken:
+                ends.source.take_back()
+                journal.take_back()
+                notes = await settle(journal, do, undo)
+                trouble = verdicts.not_taken(self.guest.name, self.request.to, notes)
+                await self._back_home(ends, trouble, notes)
+                raise trouble
+            troubles = await settle(journal, do, undo)
+            if not journal.resumed:
+                self._doubt("; ".join(troubles))
+                await asyncio.sleep(ASK_AGAIN)
+        self.state, self.error = MoveState.SETTLING, None
+
+    async def _answer(self, ends: Ends) -> Settled:
+        """The destination's binding answer, or the operator's word; asked for until one of them comes."""
+        while not self._resolved.done():
+            try:
+                return await ends.destination.settle()
+            except LimosaError as silence:
+                self._doubt(silence.what)
+            await asyncio.wait({self._resolved}, timeout=ASK_AGAIN)
+        return self._resolved.result()
+
+    def _doubt(self, why: str) -> None:
+        self.state = MoveState.IN_DOUBT
+        self.error = verdicts.in_doubt(self.guest.name, self._host.name, self.request.to, why)
+        self._notify()
+
+    async def _take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
+        luggage = msgspec.json.decode(record.baggage, type=Luggage)
+        departure = self._departing(luggage, await self._found_again())
+        ends = Ends(departure, Destination(self._line(link), self.id), kinds)
+        journal = self._journal = Journal(luggage.steps, self._clock, self._notify, self._record)
+        journal.take_up(gave_up=departure.gave_up)
+        try:
+            if departure.gave_up:
+                await self._decide(journal, ends)
+                self._store.close_move(self.id, Side.SOURCE, "completed")
+                self._end(MoveState.COMPLETED, None)
+                return
+            trouble = verdicts.interrupted(self.guest.name, self.request.to)
+            self._warnings = await settle(journal, *_deeds(ends))
+            await self._back_home(ends, trouble, self._warnings)
+            self._end(MoveState.FAILED, trouble)
+        except LimosaError as error:
+            self._end(MoveState.FAILED, error)
+        finally:
+            if departure.qemu is not None:
+                await departure.qemu.close()
+
+    async def _found_again(self) -> Monitor | None:
+        """The guest's monitor, if the QEMU that this move began with is still there."""
+        try:
+            if start_time(self.guest.pid) != self.guest.start_time:
+                return None
+            return await attach(self.guest)
+        except (FileNotFoundError, ProcessLookupError, MonitorMissing):
+            return None
+
+    def _line(self, link: Link) -> Callable[[], Awaitable[Caller]]:
+        return lambda: link(HostName(self.request.to))
 
     @contextlib.asynccontextmanager
     async def _prepared(self, link: Link, kinds: Mapping[str, Kind]) -> AsyncIterator[tuple[Assessment, Ends]]:
@@ -228,8 +366,8 @@ class Move:
         monitor = await attach(self.guest)
         try:
             profile = await introspect(monitor, pid=self.guest.pid)
-            destination = Destination(caller, self.id)
-            assessment = await assess(
+            destination = Destination(self._line(link), self.id)
+            found = await assess(
                 self.request,
                 self.id,
                 profile,
@@ -240,37 +378,47 @@ class Move:
                 cpus=self._cpus,
                 rate=self._rate,
             )
-            self._assessment, self._prediction = assessment, assessment.prediction
-            self._departure = Departure(
-                move=self.id,
-                host=self._host,
-                directory=Path(self._host.run_dir) / "moves" / f"{self.id}-out",
-                monitor=monitor,
-                pid=self.guest.pid,
+            self._assessment, self._prediction = found, found.prediction
+            luggage = Luggage(
+                guest=self.guest,
                 request=self.request,
                 profile=profile,
-                twin_profile=assessment.twin_profile,
-                answer=with_address(assessment.answer, caller.peer_address),
-                steps=assessment.steps,
-                store=self._store,
-                progress=self._told,
+                twin_profile=found.twin_profile,
+                answer=with_address(found.answer, caller.peer_address),
+                steps=found.steps,
                 running=profile.status == "running",
             )
-            yield assessment, Ends(self._departure, destination, kinds)
+            yield found, Ends(self._departing(luggage, monitor), destination, kinds)
         finally:
             await monitor.close()
 
+    def _departing(self, luggage: Luggage, monitor: Monitor | None) -> Departure:
+        self._departure = Departure(
+            move=self.id,
+            host=self._host,
+            qemu=monitor,
+            guest=luggage.guest,
+            request=luggage.request,
+            profile=luggage.profile,
+            twin_profile=luggage.twin_profile,
+            answer=luggage.answer,
+            steps=luggage.steps,
+            store=self._store,
+            progress=self._told,
+            running=luggage.running,
+            before=luggage.before,
+        )
+        return self._departure
+
     async def _carry_out(self, journal: Journal, ends: Ends) -> tuple[str, ...]:
         watch = Watch(ends.source, ends.destination)
+        make_step, undo = _deeds(ends)
 
         async def do(step: Step) -> Mapping[str, Any]:
-            facts = await make(step, ends)
+            facts = await make_step(step)
             if isinstance(step, Reserve):
                 watch.attend()
             return facts
-
-        async def undo(step: Step) -> None:
-            await unmake(step, ends)
 
         try:
             troubles = await carry_out(journal, do, undo, watch.guard)
@@ -305,40 +453,25 @@ class Move:
             self._task.cancel()
 
     def _guest_runs(self) -> Side:
-        if isinstance(self.error, MoveInDoubt):
-            return Side.UNKNOWN
+        if self.error is not None:
+            return self.error.guest_runs or Side.UNKNOWN
         if self._journal is None or not self._journal.committed:
             return Side.SOURCE
-        resumed = any(isinstance(e.step, ResumeThere) and e.outcome is Outcome.MADE for e in self._journal.entries)
-        return Side.DESTINATION if resumed else Side.UNKNOWN
-
-    def _aborted(self) -> MoveAborted:
-        why = f"did not commit within {self.request.timeout} s" if self._expired else "was aborted on request"
-        return MoveAborted(
-            f"the move of {self.guest.name} to {self.request.to} {why}, and was rolled back",
-            guest_runs=Side.SOURCE,
-            remedy="give it a longer --timeout, or more bandwidth" if self._expired else "nothing needs to be done",
-        )
-
-    def _doubt(self, trouble: BaseException | None) -> MoveInDoubt:
-        detail = "\n".join([str(trouble) if trouble else "", *self._warnings]).strip()
-        return MoveInDoubt(
-            f"the move of {self.guest.name} to {self.request.to} broke off, and it is not known to run",
-            guest_runs=Side.UNKNOWN,
-            remedy=f"look at both: limosa ls; limosa -H ssh://root@{self.request.to} ls",
-            detail=detail,
-        )
-
-    def _defect(self, surprise: Exception) -> MoveFailed:
-        return MoveFailed(
-            f"the move of {self.guest.name} broke off on a defect in limosa: {surprise!r}",
-            guest_runs=self._guest_runs(),
-            remedy="please report it, with the traceback in the agent's log",
-        )
+        return Side.DESTINATION if self._journal.resumed else Side.UNKNOWN
 
     @staticmethod
     def _clock() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _deeds(ends: Ends) -> tuple[Deed, Undeed]:
+    async def do(step: Step) -> Mapping[str, Any]:
+        return await make(step, ends)
+
+    async def undo(step: Step) -> None:
+        await unmake(step, ends)
+
+    return do, undo
 
 
 def _with_bandwidth(request: MoveRequest, rate: float | None) -> MoveRequest:

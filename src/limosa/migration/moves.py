@@ -6,17 +6,23 @@ import secrets
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import msgspec
+
 from limosa.cargo.kind import HostFacts, kinds
 from limosa.errors import Blocked, NotFound, UsageError
 from limosa.guest.attach import pick
 from limosa.guest.discover import find_guests
 from limosa.guest.profile import FoundGuest
 from limosa.migration.arrivals import Arrivals
+from limosa.migration.departure import Luggage
 from limosa.migration.move import Link, Move
-from limosa.migration.store import Store
+from limosa.migration.store import Store, identity_of
 from limosa.units import MoveId, Side
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 from limosa.wire.rpc import Handler
+
+MIN_EVIDENCE = 4
+"""Words that evidence has at least; it is recorded for whoever looks into the matter later."""
 
 KEPT = 200
 """Reports of ended moves that are kept in memory."""
@@ -39,6 +45,39 @@ class Moves:
         self._store = Store(Path(host.state_dir) / "journal.db")
         self._arrivals = Arrivals(host, self._kinds, self._store, qemu_binaries=qemu_binaries, ports=ports)
         self._moves: dict[MoveId, Move] = {}
+
+    async def restore(self) -> None:
+        """Settle what was open when this agent stopped: arrivals at once, departures as their peers answer.
+
+        Called once, before the peer link is served.
+        """
+        await self._arrivals.restore()
+        for record in self._store.open_moves():
+            if record.side is Side.SOURCE:
+                luggage = msgspec.json.decode(record.baggage, type=Luggage)
+                move = Move(
+                    record.id, luggage.request, luggage.guest, self._host, self._store, cpus=os.cpu_count() or 1
+                )
+                self._moves[move.id] = move
+                move.take_up(record, self._link, self._kinds)
+
+    def resolve(self, guest: str, who: str, evidence: str) -> MoveStatus:
+        """Take a guest back whose move is in doubt, on somebody's word that the other host is fenced.
+
+        Raises:
+            NotFound: no such move.
+            Blocked: it is not in doubt.
+            UsageError: there is no evidence.
+        """
+        if len(evidence.split()) < MIN_EVIDENCE:
+            raise UsageError(
+                "say how you know that the other host does not run the guest, in a sentence",
+                remedy="--fence-evidence 'b was switched off at its power supply by me at 14:05'",
+            )
+        move = self._find(guest)
+        move.resolve()
+        self._store.say(identity_of(move.status().uuid, move.guest.name), who, evidence)
+        return move.status()
 
     def handlers(self) -> dict[str, Handler]:
         """The destination end, for the peer link."""

@@ -59,27 +59,31 @@ class Precopier:
         self._course = first_course(self.limits)
         self._moved: tuple[int, float] = (-1, 0.0)
 
-    async def prepare(self, channels: int, tls_creds: str | None) -> dict[str, Any]:
-        """Set capabilities and parameters; returns what they were, ready to be set again."""
+    async def settings(self, channels: int) -> dict[str, Any]:
+        """The guest's migration settings as they are, ready to be set again."""
         capabilities = await self._monitor.execute("query-migrate-capabilities")
         parameters = await self._monitor.execute("query-migrate-parameters")
-        # QEMU takes no capability while a migration runs, so throttling is decided here.
-        throttle = ["auto-converge"] if self.limits.may_throttle else []
-        wanted = {*SOURCE_CAPABILITIES, *(["multifd"] if channels else []), *throttle}
-        await self._monitor.execute(
-            "migrate-set-capabilities",
-            {"capabilities": [{"capability": c, "state": True} for c in sorted(wanted)]},
-        )
-        settings: dict[str, Any] = {"tls-creds": tls_creds or ""}
-        if channels:
-            settings["multifd-channels"] = channels
-        await self._monitor.execute("migrate-set-parameters", settings)
-        await self._steer(self._course)
+        wanted = self._capabilities(channels)
         kept = ("max-bandwidth", "downtime-limit", "tls-creds", "multifd-channels")
         return {
             "capabilities": [c for c in capabilities if c["capability"] in wanted],
             "parameters": {k: parameters[k] for k in kept if k in parameters},
         }
+
+    async def prepare(self, channels: int, tls_creds: str | None) -> None:
+        """Set capabilities and parameters for this pre-copy."""
+        wanted = [{"capability": c, "state": True} for c in sorted(self._capabilities(channels))]
+        await self._monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
+        settings: dict[str, Any] = {"tls-creds": tls_creds or ""}
+        if channels:
+            settings["multifd-channels"] = channels
+        await self._monitor.execute("migrate-set-parameters", settings)
+        await self._steer(self._course)
+
+    def _capabilities(self, channels: int) -> frozenset[str]:
+        # QEMU takes no capability while a migration runs, so throttling is decided here.
+        throttle = ["auto-converge"] if self.limits.may_throttle else []
+        return frozenset((*SOURCE_CAPABILITIES, *(["multifd"] if channels else []), *throttle))
 
     async def run(self, uri: str) -> Mapping[str, Any]:
         """Copy until the guest is paused with little left to send.

@@ -56,6 +56,10 @@ class MoveState(StrEnum):
     PLANNING = "planning"
     RUNNING = "running"
     ABORTING = "aborting"
+    SETTLING = "settling"
+    """An agent was restarted, or lost its peer, and brings the move to rest."""
+    IN_DOUBT = "in doubt"
+    """The grant was sent and nobody knows whether it arrived: the guest is paused until the other end answers."""
     COMPLETED = "completed"
     FAILED = "failed"
     ABORTED = "aborted"
@@ -64,7 +68,7 @@ class MoveState(StrEnum):
     @property
     def over(self) -> bool:
         """True when nothing more will happen."""
-        return self not in {MoveState.PLANNING, MoveState.RUNNING, MoveState.ABORTING}
+        return self in {MoveState.COMPLETED, MoveState.FAILED, MoveState.ABORTED, MoveState.BLOCKED}
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

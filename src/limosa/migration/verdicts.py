@@ -1,0 +1,72 @@
+"""How a move's ending is put in words: what happened, where the guest runs, what to do next. Pure."""
+
+from collections.abc import Iterable
+
+from limosa.errors import GuestLost, MoveAborted, MoveFailed, MoveInDoubt
+from limosa.units import Side
+
+
+def aborted(guest: str, to: str, *, timeout: float | None) -> MoveAborted:
+    """Somebody asked for it, or the move's time was up (`timeout`, seconds)."""
+    why = "was aborted on request" if timeout is None else f"did not commit within {timeout:g} s"
+    return MoveAborted(
+        f"the move of {guest} to {to} {why}, and was rolled back",
+        guest_runs=Side.SOURCE,
+        remedy="nothing needs to be done" if timeout is None else "give it a longer --timeout, or more bandwidth",
+    )
+
+
+def not_back(guest: str, to: str, trouble: BaseException, notes: Iterable[str]) -> MoveInDoubt:
+    """The move was rolled back, but the guest does not answer from the source."""
+    return MoveInDoubt(
+        f"the move of {guest} to {to} was rolled back, but {guest} is not confirmed to run here",
+        guest_runs=Side.UNKNOWN,
+        remedy="look at its QEMU: `limosa ls`; it was never given up, so no other host runs it",
+        detail="\n".join([str(trouble), *notes]),
+    )
+
+
+def in_doubt(guest: str, source: str, to: str, why: str) -> MoveInDoubt:
+    """The grant was sent, and it is not known whether it arrived."""
+    return MoveInDoubt(
+        f"{guest} was given up by {source}, and {to} has not said whether it took it over: {why}",
+        guest_runs=Side.UNKNOWN,
+        remedy=f"bring {to} back: its agent is asked until it answers. Only if {to} is switched off for good: "
+        f"limosa resolve {guest} --fence-evidence '...'",
+    )
+
+
+def not_taken(guest: str, to: str, notes: Iterable[str]) -> MoveFailed:
+    """The destination has promised never to take the guest."""
+    return MoveFailed(
+        f"{to} did not take {guest} over, and never will: the move was rolled back",
+        guest_runs=Side.SOURCE,
+        remedy="look at the log there, then start the move again",
+        detail="\n".join(notes),
+    )
+
+
+def interrupted(guest: str, to: str) -> MoveFailed:
+    """This agent was restarted in the middle, and rolled the move back."""
+    return MoveFailed(
+        f"the move of {guest} to {to} was interrupted by a restart of this agent, and was rolled back",
+        guest_runs=Side.SOURCE,
+        remedy="start the move again",
+    )
+
+
+def lost(guest: str, host: str) -> GuestLost:
+    """The guest's own QEMU is gone, and it was never given up."""
+    return GuestLost(
+        f"the QEMU of {guest} on {host} is gone; the move was rolled back",
+        remedy=f"start it again on {host}: its disks there are whole",
+    )
+
+
+def defect(guest: str, surprise: Exception, runs: Side) -> MoveFailed:
+    """Something that should not happen did."""
+    return MoveFailed(
+        f"the move of {guest} broke off on a defect in limosa: {surprise!r}",
+        guest_runs=runs,
+        remedy="please report it, with the traceback in the agent's log",
+    )
