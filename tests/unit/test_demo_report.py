@@ -85,12 +85,12 @@ def test_stages_span_their_steps_and_leave_out_what_was_not_reached() -> None:
     assert stage_spans(STATUS) == {Stage.PREPARE: (0.0, 1.0), Stage.COPY: (1.0, 3.5)}
 
 
-def test_checks_take_the_time_before_the_first_step() -> None:
-    later = msgspec.structs.replace(STATUS, steps=(step(Stage.PREPARE, 0.5, 1.0),))
-    assert stage_spans(later)[Stage.CHECK] == (0.0, 0.5)
-    status = msgspec.structs.replace(STATUS, elapsed=5.25)
-    assert stage_spans(status)[Stage.CHECK] == (-1.25, 0.0)
-    assert "5.25: check 1.250, prepare 1.000" in move_page(moved(status=status))
+def test_steps_count_from_the_end_of_the_checks() -> None:
+    assert STATUS.measured is not None
+    measured = msgspec.structs.replace(STATUS.measured, stage_seconds={"check": 1.25, "prepare": 1.0})
+    status = msgspec.structs.replace(STATUS, measured=measured)
+    assert stage_spans(status) == {Stage.CHECK: (0.0, 1.25), Stage.PREPARE: (1.25, 2.25), Stage.COPY: (2.25, 4.75)}
+    assert "4.00: check 1.250, prepare 1.000" in move_page(moved(status=status))
 
 
 def test_the_page_names_every_number_and_what_is_wrong() -> None:

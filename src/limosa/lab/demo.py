@@ -15,10 +15,12 @@ from typing import BinaryIO
 
 import msgspec
 
+from limosa.cli.client import AgentClient
+from limosa.cli.transport import Unix
 from limosa.errors import LimosaError, from_wire
 from limosa.guest.compare import Comparison, compare
 from limosa.guest.profile import Profile
-from limosa.lab import assets, demo_guest, guests, records
+from limosa.lab import assets, demo_guest, guests, provision, records
 from limosa.lab.demo_guest import DISKS, NAME, VOLUME, DemoDisk
 from limosa.lab.demo_report import Check, Moved, watched
 from limosa.lab.guestctl import GuestControl, Pages, Status
@@ -97,12 +99,16 @@ class Demo:
         self._say(f"moving {source.name} → {destination.name} …")
         async with self._lab.observer.ping(demo_guest.ADDRESSES, PING_SECONDS) as pings:
             await asyncio.sleep(QUIET_SECONDS)
-            status = await migrate(source, destination)
-            ended = time.time_ns()
+            beginning = asyncio.create_task(began_at(source))
+            try:
+                status = await migrate(source, destination)
+                began = await beginning
+            finally:
+                beginning.cancel()
             await asyncio.sleep(QUIET_SECONDS)
         checks = await self._check(guest, source, destination, status, before, pings)
         seen = tuple(watched(address, pings.traces[address].probes.values()) for address in demo_guest.ADDRESSES)
-        moved = Moved(status, zero_of_steps(pings, ended, status), seen, pings.worst_late_ms, checks)
+        moved = Moved(status, since_first_ping(pings, began), seen, pings.worst_late_ms, checks)
         kept = "every promise kept" if moved.holds else "NOT every promise kept"
         self._say(f"moved in {status.elapsed:.1f} s, longest ping gap {moved.worst.worst.ms:.0f} ms, {kept}")
         return moved
@@ -149,11 +155,28 @@ class Demo:
         return await asyncio.to_thread(disk_checks, place, disk, content, inside, seen.acknowledged, seen.errors)
 
 
-def zero_of_steps(pings: PingRecord, ended: int, status: MoveStatus) -> float:
-    """Seconds from the first ping to the zero of the steps' times; the command returns as the last step ends."""
+async def began_at(source: Host) -> int:
+    """When the move began, in nanoseconds of CLOCK_REALTIME, by asking the agent while it lasts."""
+    way = Unix(str(source.path(provision.SOCKET)))
+    while True:
+        moves = await asyncio.to_thread(moves_of, way)
+        now = time.time_ns()
+        for status in moves:
+            if not status.state.over and status.elapsed > 0:
+                return now - int(status.elapsed * 1e9)
+        await asyncio.sleep(0.05)  # a move that has not begun has no events to wait for
+
+
+def moves_of(way: Unix) -> tuple[MoveStatus, ...]:
+    """The moves of an agent."""
+    with AgentClient(way) as agent:
+        return agent.moves()
+
+
+def since_first_ping(pings: PingRecord, began: int) -> float:
+    """Seconds from the first ping to the move's beginning."""
     first = min(probe.sent for trace in pings.traces.values() for probe in trace.probes.values())
-    took = status.measured.total_seconds if status.measured else status.elapsed
-    return (ended - first) / 1e9 - took
+    return (began - first) / 1e9
 
 
 async def migrate(source: Host, destination: Host) -> MoveStatus:

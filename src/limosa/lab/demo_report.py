@@ -55,7 +55,7 @@ class Moved:
 
     Attributes:
         status: the command's own report.
-        began: seconds from the beginning of the observer's watch to the zero of the steps' times.
+        began: seconds from the beginning of the observer's watch to the beginning of the move.
         watched: for each of the guest's addresses.
         late_ms: how late the observer itself was at worst; a busy machine adds this to a gap.
         checks: every promise.
@@ -103,19 +103,19 @@ def watched(address: str, probes: Iterable[Probe]) -> Watched:
 
 
 def stage_spans(status: MoveStatus) -> dict[Stage, tuple[float, float]]:
-    """When each stage began and ended, on the clock of the steps; only stages that were reached.
+    """When each stage began and ended, in seconds since the move began; only stages that were reached.
 
-    Checks are not steps, they decide what the steps are: they take the time before the first one.
+    Steps count from the end of the checks, which decide what the steps are.
     """
-    spans: dict[Stage, tuple[float, float]] = {}
+    checks = status.measured.stage_seconds.get(Stage.CHECK, 0.0) if status.measured else 0.0
+    spans: dict[Stage, tuple[float, float]] = {Stage.CHECK: (0.0, checks)} if checks else {}
     for step in status.steps:
         if step.started is None or step.ended is None:
             continue
-        began, ended = spans.get(step.stage, (step.started, step.ended))
-        spans[step.stage] = (min(began, step.started), max(ended, step.ended))
-    start = status.measured.total_seconds - status.elapsed if status.measured else 0.0
-    first = min((began for began, _ in spans.values()), default=0.0)
-    return {Stage.CHECK: (min(start, 0.0), first), **spans} if first > min(start, 0.0) else spans
+        began, ended = checks + step.started, checks + step.ended
+        first, last = spans.get(step.stage, (began, ended))
+        spans[step.stage] = (min(first, began), max(last, ended))
+    return spans
 
 
 def move_page(moved: Moved) -> str:
@@ -131,9 +131,8 @@ def move_page(moved: Moved) -> str:
 
 
 def _numbers(moved: Moved, measured: Measured) -> Iterator[tuple[str, str]]:
-    seconds = {str(stage): ended - began for stage, (began, ended) in stage_spans(moved.status).items()}
-    stages = (f"{stage} {took:.3f}" for stage, took in (seconds | measured.stage_seconds).items())
-    yield "seconds", f"{moved.status.elapsed:.2f}: " + ", ".join(stages)
+    stages = (f"{stage} {seconds:.3f}" for stage, seconds in measured.stage_seconds.items())
+    yield "seconds", f"{measured.total_seconds:.2f}: " + ", ".join(stages)
     yield "bytes", f"RAM {format_size(measured.ram_bytes)}, disks {format_size(measured.disk_bytes)}"
     yield "throughput", format_rate(measured.throughput)
     if measured.qemu_downtime_ms is not None:
