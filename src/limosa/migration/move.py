@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from limosa.cargo.kind import HostFacts, Kind
-from limosa.errors import Blocked, GuestPoweredOff, LimosaError, MonitorMissing, MoveFailed
+from limosa.errors import Blocked, GuestLost, GuestPoweredOff, LimosaError, MonitorMissing, MoveFailed
 from limosa.guest.attach import attach
 from limosa.guest.introspect import introspect
 from limosa.guest.proc import start_time
@@ -17,6 +17,7 @@ from limosa.migration import verdicts
 from limosa.migration.carry_out import Deed, Undeed, carry_out, settle
 from limosa.migration.departure import Departure, Luggage
 from limosa.migration.ends import Destination, Settled
+from limosa.migration.fault_points import AFTER, BEFORE, reach
 from limosa.migration.journal import Journal, Outcome
 from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
@@ -415,9 +416,12 @@ class Move:
         make_step, undo = _deeds(ends)
 
         async def do(step: Step) -> Mapping[str, Any]:
+            number = ends.source.steps.index(step)
+            await reach(self.id, name_of(step), BEFORE, number)
             facts = await make_step(step)
             if isinstance(step, Reserve):
                 watch.attend()
+            await reach(self.id, name_of(step), AFTER, number)
             return facts
 
         try:
@@ -453,8 +457,11 @@ class Move:
             self._task.cancel()
 
     def _guest_runs(self) -> Side:
-        if self.error is not None:
-            return self.error.guest_runs or Side.UNKNOWN
+        if self.error is not None and self.error.guest_runs is not None:
+            return self.error.guest_runs
+        if isinstance(self.error, GuestPoweredOff | GuestLost):
+            return Side.UNKNOWN
+        # Any other error, such as a lost link, knows nothing of guests: the journal tells.
         if self._journal is None or not self._journal.committed:
             return Side.SOURCE
         return Side.DESTINATION if self._journal.resumed else Side.UNKNOWN
