@@ -198,6 +198,7 @@ def test_a_file_of_the_start_is_found_by_content_under_a_mapped_path(tmp_path: P
     old.write_text("kernel")
     profile = bare_profile(machine=Machine(type="pc", accel="tcg", properties={"kernel": str(old)}))
     kind = Firmware()
+    assert kind.claims(profile) == {"machine:kernel"}
     survey = asyncio.run(kind.check_source(profile, HOST, REQUEST, None))  # type: ignore[arg-type]  # not asked
     assert offered(kind, profile, survey.learned, {str(old): str(new)}).findings[0].severity is Severity.BLOCKS
     new.write_text("kernel")

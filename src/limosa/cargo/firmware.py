@@ -13,13 +13,13 @@ from limosa.cargo.identity import Identity, has_same_content, identify, is_same
 from limosa.cargo.kind import HostFacts, NoDeeds, Offer, Survey, plain
 from limosa.cargo.storage import mapped
 from limosa.errors import Blocked
+from limosa.guest.parts import MACHINE_FILES, parts
 from limosa.guest.profile import Machine, Option, Profile
 from limosa.qmp.monitor import Monitor
 from limosa.units import MoveId, Side
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.moves import MoveRequest
 
-MACHINE_FILES = ("kernel", "initrd", "dtb", "firmware", "shim")
 FILE_FIELDS = {
     "fw_cfg": ("file",),
     "smbios": ("file",),
@@ -43,8 +43,9 @@ class Firmware(NoDeeds):
     name = "firmware"
 
     def claims(self, profile: Profile) -> frozenset[str]:
-        """Options that may name such files."""
-        return frozenset(f"option:{o.name}" for o in profile.options if o.name in FILE_FIELDS or o.name in WORDS)
+        """Machine properties and options that may name such files."""
+        options = {f"option:{o.name}" for o in profile.options if o.name in FILE_FIELDS or o.name in WORDS}
+        return frozenset(options | {part for part in parts(profile) if part.startswith("machine:")})
 
     async def check_source(self, profile: Profile, host: HostFacts, request: MoveRequest, monitor: Monitor) -> Survey:
         """Hash every file."""

@@ -7,6 +7,9 @@ from limosa.guest.profile import BlockNode, Profile
 OURS = "limosa-"
 """Ids of what limosa itself added to a guest's QEMU begin with this; nobody needs to carry it on."""
 
+MACHINE_FILES = ("kernel", "initrd", "dtb", "firmware", "shim")
+"""Machine properties that name a file, if they hold a path; a bare name is one of QEMU's own files."""
+
 # Said by the builder of every command line.
 _ALWAYS_SAID = frozenset({"name"})
 
@@ -15,8 +18,8 @@ def parts(profile: Profile) -> frozenset[str]:
     """One name for each thing that a kind of cargo must claim before the guest may move.
 
     Returns:
-        `cpu`, `memory`, `display`, and `device:PATH`, `block:NODE`, `netdev:ID`, `chardev:ID`,
-        `object:ID`, `option:NAME`, `cpu:ID` (plugged) with the names that the profile has them under.
+        `cpu`, `memory`, `display`, and `machine:PROPERTY` (one that names a file), `device:PATH`, `block:NODE`,
+        `netdev:ID`, `chardev:ID`, `object:ID`, `option:NAME`, `cpu:ID` (plugged) with the names that the profile has them under.
     """
     return frozenset(_named(profile))
 
@@ -35,6 +38,7 @@ def chain(profile: Profile, node: str) -> tuple[BlockNode, ...]:
 
 def _named(profile: Profile) -> Iterator[str]:
     yield from ("cpu", "memory", "display")
+    yield from (f"machine:{name}" for name in MACHINE_FILES if "/" in str(profile.machine.properties.get(name)))
     yield from (f"device:{device.path}" for device in profile.devices)
     yield from (f"block:{node.node_name}" for node in profile.block_nodes)
     yield from (f"netdev:{netdev.id}" for netdev in profile.netdevs)
