@@ -3,8 +3,11 @@
 import asyncio
 import hashlib
 import itertools
+import os
 import random
 import shlex
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -65,6 +68,12 @@ class Style:
     agent: str = "$dir/agent"
     flags: tuple[str, ...] = ()
     name: str = "guest"
+    other_addresses: tuple[str, ...] = ()
+    """Of NICs behind the one on the tap; boards make those of `-nic` before those of `-device`."""
+
+    @property
+    def directory(self) -> str:
+        return f"/srv/{self.name.partition(' ')[0]}"
 
 
 BOOT = " -kernel $kernel -initrd $initrd -append $append "
@@ -179,11 +188,12 @@ class Home:
 
     @property
     def options(self) -> GuestOptions:
-        return GuestOptions(addresses=(f"{self.address}/24",), pages=32, records="magic", records_hz=20)
+        addresses = (f"{self.address}/24", *self.style.other_addresses)
+        return GuestOptions(addresses=addresses, pages=32, records="magic", records_hz=20)
 
     @property
     def directory(self) -> str:
-        return f"/srv/{self.name}"
+        return self.style.directory
 
     def path(self, host: Host, image: Image) -> Path:
         return host.path(f"{self.directory}/{image.file}")
@@ -224,7 +234,7 @@ def settle(lab: Lab, clean: None) -> Settle:
     async def make(style: Style) -> Home:
         contents: dict[str, records.Content] = {}
         for host in lab.hosts.values():
-            host.path(f"/srv/{style.name}").mkdir(parents=True)
+            host.path(style.directory).mkdir(parents=True)
         home = Home(lab, style, contents)
         for number, image in enumerate(style.images):
             contents[image.label] = make_disk(home.path(lab.host("a"), image), image, number)
@@ -566,3 +576,51 @@ async def test_volumes_stay_where_they_are_and_discs_are_found_or_copied(settle:
     for image in kept:
         verify(shared / image.file, image, after)
     verify(home.path(b, VOLUMES.images[0]), VOLUMES.images[0], after)
+
+
+DEBVM = Style(
+    """debvm-run -i rootfs.ext4 -- -machine accel=tcg -cpu max -m 256 -smp 1 -append $append
+    -drive if=virtio,format=raw,file=data.raw -nic tap,ifname=tap0,script=no,downscript=no,model=virtio-net-pci
+    -qmp unix:$dir/qmp,server=on,wait=off"""
+    + AGENT,
+    (Image("data.raw", "raw"),),
+    cwd="$dir",
+    name="debvm-run rootfs.ext4",
+    other_addresses=("10.0.2.15/24",),
+)
+
+
+def make_root(path: Path) -> None:
+    """What debvm-run asks of an image: a label, links in its root to a kernel and an initrd, and a program."""
+    with TemporaryDirectory() as directory:
+        root = Path(directory)
+        (root / "bin").mkdir()
+        shutil.copy("/usr/bin/busybox", root / "bin" / "true")
+        shutil.copy(assets.kernel(), root / "vmlinux-lab")
+        shutil.copy(assets.initrd(), root / "initrd-lab")
+        (root / "vmlinux").symlink_to("vmlinux-lab")
+        (root / "initrd.img").symlink_to("initrd-lab")
+        words = ["/sbin/mke2fs", "-q", "-t", "ext4", "-L", "debvm", "-d", directory, str(path), "128M"]
+        subprocess.run(words, check=True, capture_output=True)
+
+
+async def test_a_guest_started_by_debvm_run_moves_there_and_back(settle: Settle, shared: Path) -> None:
+    if not shutil.which("debvm-run"):
+        pytest.skip("debvm is not installed; scripts/setup installs it")
+    home = await settle(DEBVM)
+    a = home.lab.host("a")
+    make_root(a.path(f"{home.directory}/rootfs.ext4"))
+    path = f"{assets.qemu_10().parent}:{os.environ['PATH']}"
+    await a.spawn(home.argv(), name="debvm", cwd=home.directory, env={"PATH": path})
+    before = await boot(home, a)
+    shown = (await limosa(a, "show", home.name, "--json", timeout=PATIENCE)).json()
+    # debvm-run takes kernel and initrd out of the image into files that it deletes when the guest has ended here.
+    maps = {shown["machine"]["properties"][part]: str(shared / part) for part in ("kernel", "initrd")}
+    for there, kept in maps.items():
+        shutil.copy(a.path(there), kept)
+    refused = await migrate(a, home.name, home.lab.host("b"), timeout=PATIENCE)
+    assert refused.status == 10
+    assert "break-user-net" in refused.err
+    flags = ("--allow", "break-user-net", *(word for old, new in maps.items() for word in ("--map", f"{old}={new}")))
+    await there_and_back(replace(home, style=replace(DEBVM, flags=flags)))
+    assert before.disks
