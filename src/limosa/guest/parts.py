@@ -19,7 +19,8 @@ def parts(profile: Profile) -> frozenset[str]:
 
     Returns:
         `cpu`, `memory`, `display`, and `machine:PROPERTY` (one that names a file), `device:PATH`, `block:NODE`,
-        `netdev:ID`, `chardev:ID`, `object:ID`, `option:NAME`, `cpu:ID` (plugged) with the names that the profile has them under.
+        `netdev:ID`, `chardev:ID`, `object:ID`, `option:NAME`, `cpu:ID` (plugged)
+        with the names that the profile has them under.
     """
     return frozenset(_named(profile))
 
