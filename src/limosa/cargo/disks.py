@@ -96,7 +96,7 @@ class Disks(NoDeeds):
         made = tuple(disk for disk in copied if disk.new is not None)
         speed = int(offer.chosen["speed"]) // len(copied)
         copies = tuple(_copy(disk, move, number, speed) for number, disk in enumerate(copied))
-        gate = mirror.Gate(address=streams.address, port=streams.nbd_port, tls_creds=streams.tls_creds)
+        gate = mirror.gate_of(streams)
         items = ", ".join(copy.item for copy in copies)
         step = _Steps(self.name, {"gate": plain(gate), "copies": plain(copies)})
         return (

@@ -108,6 +108,8 @@ class Streams(msgspec.Struct, frozen=True, kw_only=True):
     migration_port: int
     tls_creds: str | None
     """Id of the tls-creds-psk object, the same in both QEMUs; None for plaintext."""
+    round_trip: float = 0.0
+    """Seconds to the destination and back, as the agents' link measures it."""
 
 
 class Here(Protocol):

@@ -12,10 +12,10 @@ from typing import Any
 
 import msgspec
 
-from limosa.cargo.kind import Here
+from limosa.cargo.kind import Here, Streams
 from limosa.errors import LimosaError, MonitorSilent, MoveFailed, QmpError
 from limosa.qmp.monitor import Monitor
-from limosa.units import Side
+from limosa.units import KIB, MIB, Side
 from limosa.wire.moves import Progress
 
 READING_SECONDS = 0.5
@@ -48,12 +48,32 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True):
     """Limit in bytes per second; 0 is none."""
 
 
+LEAST_IN_FLIGHT, MOST_IN_FLIGHT = 256 * KIB, 16 * MIB
+
+
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
     """Where the destination's NBD server listens."""
 
     address: str
     port: int
     tls_creds: str | None
+    in_flight: int = LEAST_IN_FLIGHT
+    """Bytes of one mirror that may be under way at once (`buf-size`)."""
+
+
+def gate_of(streams: Streams) -> Gate:
+    """Where mirrors of a move connect, and how much each may have under way.
+
+    QEMU's own 16 MiB make a guest stall for hundreds of milliseconds, encrypted ones above all: its main loop
+    sends them. 256 KiB for each millisecond of round trip keep a link of 256 MiB/s busy (docs/qemu-notes.md).
+    """
+    wanted = int(streams.round_trip * 1000 * LEAST_IN_FLIGHT)
+    return Gate(
+        address=streams.address,
+        port=streams.nbd_port,
+        tls_creds=streams.tls_creds,
+        in_flight=min(max(LEAST_IN_FLIGHT, wanted), MOST_IN_FLIGHT),
+    )
 
 
 async def open_exports(monitor: Monitor, gate: Gate, copies: Sequence[Copy]) -> None:
@@ -113,7 +133,7 @@ async def start(monitor: Monitor, gate: Gate, copies: Sequence[Copy]) -> None:
         if copy.name not in nodes:
             await monitor.execute("blockdev-add", _target(gate, copy))
         if copy.name not in jobs:
-            await monitor.execute("blockdev-mirror", _job(copy, background=monitor.version >= CHANGE_SINCE))
+            await monitor.execute("blockdev-mirror", _job(copy, gate, background=monitor.version >= CHANGE_SINCE))
 
 
 async def in_sync(here: Here, copies: Sequence[Copy], *, since: int) -> None:
@@ -344,13 +364,14 @@ def _target(gate: Gate, copy: Copy) -> dict[str, Any]:
     return node | ({"tls-creds": gate.tls_creds} if gate.tls_creds else {})
 
 
-def _job(copy: Copy, *, background: bool) -> dict[str, Any]:
+def _job(copy: Copy, gate: Gate, *, background: bool) -> dict[str, Any]:
     return {
         "job-id": copy.name,
         "device": copy.node,
         "target": copy.name,
         "sync": copy.sync,
         "speed": copy.speed,
+        "buf-size": gate.in_flight,
         "copy-mode": "background" if background else "write-blocking",
         "on-source-error": "report",
         "on-target-error": "report",

@@ -104,7 +104,7 @@ class ReadOnly(NoDeeds):
         if not copied:
             return ()
         copies = tuple(_copy(image, self.name, offer.chosen["move"], n) for n, image in enumerate(copied))
-        gate = mirror.Gate(address=streams.address, port=streams.nbd_port, tls_creds=streams.tls_creds)
+        gate = mirror.gate_of(streams)
         items = ", ".join(copy.item for copy in copies)
         arguments = {
             "move": offer.chosen["move"],

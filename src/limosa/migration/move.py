@@ -8,7 +8,15 @@ from typing import Any
 import msgspec
 
 from limosa.cargo.kind import HostFacts, Kind
-from limosa.errors import Blocked, GuestLost, GuestPoweredOff, LimosaError, MonitorMissing, MoveFailed
+from limosa.errors import (
+    Blocked,
+    GuestLost,
+    GuestPoweredOff,
+    LimosaError,
+    MonitorMissing,
+    MoveFailed,
+    StateDiskError,
+)
 from limosa.guest.attach import attach
 from limosa.guest.introspect import introspect
 from limosa.guest.proc import start_time
@@ -23,8 +31,8 @@ from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.report import measure
 from limosa.migration.steps import Reserve, Step, name_of, stage_of
-from limosa.migration.store import OpenMove, StateDiskError, Store
-from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate, with_address
+from limosa.migration.store import OpenMove, Store
+from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate
 from limosa.migration.watch import Watch
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
@@ -122,12 +130,12 @@ class Move:
         """
         if self.state.over:
             return
+        if self.state is MoveState.IN_DOUBT and self.error is not None:
+            raise verdicts.doubt_stays(self.error)
         if self.committed:
-            raise Blocked(
-                f"{self.guest.name} is already being taken over by {self.request.to}: too late to abort",
-                guest_runs=Side.DESTINATION,
-                remedy=f"when it runs there, move it back: limosa migrate {self.guest.name} --to {self._host.name}",
-            )
+            raise verdicts.too_late(self.guest.name, self._host.name, self.request.to, self._guest_runs())
+        if self.state is MoveState.SETTLING:
+            raise verdicts.rolling_back(self.guest.name, self.id)
         self.state = MoveState.ABORTING
         self._notify()
         if self._task is not None:
@@ -196,18 +204,22 @@ class Move:
         self.state = MoveState.SETTLING
         self._task = asyncio.create_task(self._take_up(record, link, kinds), name=f"move-{self.id}")
 
+    def require_doubt(self) -> None:
+        """Raises Blocked where the move is not in doubt."""
+        if self.state is not MoveState.IN_DOUBT or self._resolved.done():
+            raise Blocked(
+                f"the move of {self.guest.name} is not in doubt: it is {self.state}",
+                guest_runs=self._guest_runs(),
+                remedy=f"there is nothing to resolve; limosa watch {self.id} shows where it stands",
+            )
+
     def resolve(self) -> None:
         """An operator vouches that the other host does not run the guest, and never will.
 
         Raises:
             Blocked: the move is not in doubt.
         """
-        if self.state is not MoveState.IN_DOUBT or self._resolved.done():
-            raise Blocked(
-                f"the move of {self.guest.name} is not in doubt: it is {self.state}",
-                guest_runs=self._guest_runs(),
-                remedy="there is nothing to resolve",
-            )
+        self.require_doubt()
         self._resolved.set_result(Settled(taken=False, epoch=0))
 
     async def _run(self, link: Link, kinds: Mapping[str, Kind]) -> None:
@@ -303,7 +315,8 @@ class Move:
                 ends.source.take_back()
                 journal.take_back()
                 notes = await settle(journal, do, undo)
-                trouble = verdicts.not_taken(self.guest.name, self.request.to, notes)
+                say = verdicts.resolved if self._resolved.done() else verdicts.not_taken
+                trouble = say(self.guest.name, self.request.to, notes)
                 await self._back_home(ends, trouble, notes)
                 raise trouble
             troubles = await settle(journal, do, undo)
@@ -376,6 +389,7 @@ class Move:
                 self._host,
                 destination,
                 kinds,
+                caller=caller,
                 cpus=self._cpus,
                 rate=self._rate,
             )
@@ -385,7 +399,7 @@ class Move:
                 request=self.request,
                 profile=profile,
                 twin_profile=found.twin_profile,
-                answer=with_address(found.answer, caller.peer_address),
+                answer=found.answer,
                 steps=found.steps,
                 running=profile.status == "running",
             )

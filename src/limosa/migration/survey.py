@@ -19,6 +19,7 @@ from limosa.qmp.monitor import Monitor
 from limosa.units import MoveId, Side
 from limosa.wire.findings import Finding, Severity, blocking
 from limosa.wire.moves import MoveRequest, Prediction
+from limosa.wire.rpc import Caller
 
 MOVABLE_STATES = frozenset({"running", "paused", "suspended"})
 """Run states in which a guest can be taken along (qapi/run-state.json, RunState)."""
@@ -58,12 +59,13 @@ async def assess(
     destination: Destination,
     kinds: Mapping[str, Kind],
     *,
+    caller: Caller,
     cpus: int,
     rate: float | None,
 ) -> Assessment:
     """Run every check at both ends, choose every name, and arrange the steps.
 
-    `rate` is what the link to this destination is known to carry, in bytes per second.
+    `caller` is the link to the destination, `rate` what it is known to carry, in bytes per second.
 
     Raises:
         Blocked: so much is wrong that no plan can be made.
@@ -78,9 +80,8 @@ async def assess(
     claimed = {kind.name: kind for kind in kinds.values() if kind.claims(profile)}
     surveys = tuple(await asyncio.gather(*(k.check_source(profile, host, request, monitor) for k in claimed.values())))
     # What blocks here is said before the other host is bothered, but together with what it finds.
-    answer = await destination.offer(
-        OfferAsk(move=move, request=request, profile=profile, surveys=surveys, source=host)
-    )
+    ask = OfferAsk(move=move, request=request, profile=profile, surveys=surveys, source=host)
+    answer = _located(await destination.offer(ask), caller)
     findings = (
         *unclaimed(profile, kinds),
         *(f for survey in surveys for f in survey.findings),
@@ -104,11 +105,14 @@ async def assess(
     return Assessment(profile, twin, answer, findings, steps, prediction)
 
 
-def with_address(answer: OfferAnswer, peer_address: str) -> OfferAnswer:
-    """The answer with an address for bulk data, where the destination names none: the one we reach it at."""
-    if answer.streams.address:
-        return answer
-    return msgspec.structs.replace(answer, streams=msgspec.structs.replace(answer.streams, address=peer_address))
+def _located(answer: OfferAnswer, caller: Caller) -> OfferAnswer:
+    """The answer with the distance, and with an address for bulk data where the destination names none."""
+    streams = msgspec.structs.replace(
+        answer.streams,
+        address=answer.streams.address or caller.peer_address,
+        round_trip=caller.round_trip or 0.0,
+    )
+    return msgspec.structs.replace(answer, streams=streams)
 
 
 def _remedy(finding: Finding) -> str:
