@@ -13,6 +13,7 @@
     ├── LaunchError           a twin did not start; carries its stderr
     ├── TwinDiffers           the twin is not the same machine
     ├── PeerError             the other agent: unreachable, untrusted, or it broke off   exit 75
+    ├── StateDiskError        an agent's journal cannot be written                    exit 75
     ├── MoveFailed            a move failed and was rolled back                       exit 20
     │   ├── GuestPoweredOff   the guest switched itself off during a move             exit 20
     │   ├── GuestLost         the guest's own QEMU died during a move                 exit 20
@@ -170,6 +171,13 @@ class PeerError(LimosaError):
     """The other agent is unreachable, not trusted, or broke off."""
 
     code = "peer"
+    exit_status = 75
+
+
+class StateDiskError(LimosaError):
+    """The journal cannot be written: the state disk is full, read-only or broken."""
+
+    code = "state-disk"
     exit_status = 75
 
 

@@ -76,6 +76,10 @@ class Script:
     async def abort(self, move: str) -> MoveStatus:
         return msgspec.structs.replace(self.get(move), state=MoveState.ABORTED, undone=("twin stopped",))
 
+    def resolve(self, guest: str, who: str, evidence: str) -> MoveStatus:
+        self.asked.append((guest, who, evidence))
+        return self.get("m1")
+
     async def set_speed(self, move: str, rate: float | None) -> MoveStatus:
         self.asked.append((move, rate))
         return self.get(move)
@@ -134,6 +138,13 @@ async def test_the_command_lines_client_and_the_api_understand_each_other(bench:
     await bench.ask(lambda c: c.speed("m1", 1000))
     await bench.ask(lambda c: c.speed("m1", 0))
     assert bench.script.asked == [request, ("m1", 1000.0), ("m1", None)]
+
+
+async def test_evidence_arrives_with_the_name_of_who_gave_it(bench: Bench) -> None:
+    assert (await bench.ask(lambda c: c.resolve("web 1", "b is off"))).id == "m1"
+    ((guest, who, evidence),) = bench.script.asked
+    assert (guest, evidence) == ("web 1", "b is off")
+    assert who.endswith(f"(uid {os.getuid()})")
 
 
 async def test_errors_arrive_as_they_were_raised(bench: Bench) -> None:

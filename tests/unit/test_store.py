@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from limosa.migration.store import SCHEMA, Held, OpenMove, Owner, StateDiskError, Store, identity_of
+from limosa.errors import StateDiskError
+from limosa.migration.store import SCHEMA, Held, OpenMove, Owner, Store, identity_of
 from limosa.units import HostName, MoveId, Side
 
 MOVE = MoveId("m1")

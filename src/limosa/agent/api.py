@@ -4,6 +4,7 @@
     GET  /v1/guests                    [GuestShown]
     GET  /v1/guests/{guest}/profile    Profile; guest is a name, UUID or pid
     GET  /v1/hosts                     [HostShown]; asks every peer
+    POST /v1/guests/{guest}/resolve    {"evidence": TEXT} -> MoveStatus; ends a doubt on the caller's word
     POST /v1/plan                      MoveRequest -> PlanShown; changes nothing
     POST /v1/moves                     MoveRequest -> 202 MoveStatus
     GET  /v1/moves                     [MoveStatus]
@@ -37,8 +38,10 @@ from limosa.errors import (
     LimosaError,
     MonitorBusy,
     MonitorMissing,
+    MoveInDoubt,
     NotFound,
     PeerError,
+    StateDiskError,
     TwinDiffers,
     UsageError,
 )
@@ -62,6 +65,8 @@ _STATUS: tuple[tuple[type[LimosaError], int], ...] = (
     (MonitorBusy, 409),
     (MonitorMissing, 409),
     (TwinDiffers, 409),
+    (MoveInDoubt, 409),
+    (StateDiskError, 503),
     (PeerError, 502),
     (AgentUnreachable, 503),
 )
@@ -71,6 +76,12 @@ class Speed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST …/speed."""
 
     bytes_per_second: float
+
+
+class Fenced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST …/resolve: how the caller knows that the other host does not run the guest."""
+
+    evidence: str
 
 
 class Engine(Protocol):
@@ -93,6 +104,9 @@ class Engine(Protocol):
 
     async def abort(self, move: str) -> MoveStatus:
         """Roll a move back, and wait for it."""
+
+    def resolve(self, guest: str, who: str, evidence: str) -> MoveStatus:
+        """Take a guest back that is in doubt."""
 
     async def set_speed(self, move: str, rate: float | None) -> MoveStatus:
         """Cap a move, bytes per second."""
@@ -156,6 +170,7 @@ class Api:
             web.get("/v1/hello", self._hello),
             web.get("/v1/guests", self._guests),
             web.get("/v1/guests/{guest}/profile", self._profile),
+            web.post("/v1/guests/{guest}/resolve", self._resolve),
             web.get("/v1/hosts", self._hosts),
             web.post("/v1/plan", self._plan),
             web.post("/v1/moves", self._start),
@@ -174,6 +189,10 @@ class Api:
 
     async def _profile(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.profile(request.match_info["guest"]))
+
+    async def _resolve(self, request: web.Request) -> web.StreamResponse:
+        evidence = (await _body(request, Fenced)).evidence
+        return _json(self._engine.resolve(request.match_info["guest"], user(peer_uid(request)), evidence))
 
     async def _hosts(self, _request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.known_hosts())
@@ -302,6 +321,13 @@ def peer_uid(request: web.Request) -> int:
     connection = request.transport.get_extra_info("socket")
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
     return int(uid)
+
+
+def user(uid: int) -> str:
+    """A local caller as the journal names him: `root (uid 0)`."""
+    with suppress(KeyError):
+        return f"{pwd.getpwuid(uid).pw_name} (uid {uid})"
+    return f"uid {uid}"
 
 
 def permitted(uid: int) -> bool:

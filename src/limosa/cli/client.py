@@ -83,6 +83,11 @@ class AgentClient:
         """The hosts the agent knows."""
         return decoded(self.ask("GET", "/v1/hosts"), tuple[HostShown, ...])
 
+    def resolve(self, guest: str, evidence: str) -> MoveStatus:
+        """End a doubt on somebody's word; answers at once, the move then comes to rest."""
+        path = f"/v1/guests/{quote(guest, safe='')}/resolve"
+        return decoded(self.ask("POST", path, {"evidence": evidence}), MoveStatus)
+
     def plan(self, request: MoveRequest) -> PlanShown:
         """Check and rehearse a move."""
         return decoded(self.ask("POST", "/v1/plan", request, seconds=PLAN_SECONDS), PlanShown)

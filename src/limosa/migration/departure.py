@@ -85,6 +85,8 @@ class Departure:
     _shape: Mapping[str, Any] | None = None
     before: dict[str, Any] = field(default_factory=dict)
     """The guest's migration settings as its owner had them."""
+    taken_back: bool = False
+    """Whether the destination has promised, or somebody vouched, that its twin is gone for good."""
 
     @property
     def directory(self) -> Path:
@@ -159,6 +161,7 @@ class Departure:
         owner = self.store.owner(self.identity)
         if owner is not None and self._given(owner):
             self.store.record_owner(msgspec.structs.replace(owner, state=Held.HERE))
+        self.taken_back = True
 
     def _given(self, owner: Owner) -> bool:
         return owner.move == self.move and owner.state is Held.GIVEN_UP
@@ -301,7 +304,7 @@ class Departure:
             return  # whatever ended this QEMU, there is nothing to call back
         await self._cancel_migration()
         status = (await self.monitor.execute("query-status"))["status"]
-        if status == "postmigrate":
+        if status == "postmigrate" and not self.taken_back:
             # The source completed but the destination never took over: its twin goes first, and then the
             # source may run (docs/qemu-notes.md: `cont` works there, disks are activated again).
             await destination.stop_twin()

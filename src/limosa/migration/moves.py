@@ -18,7 +18,7 @@ from limosa.migration.departure import Luggage
 from limosa.migration.move import Link, Move
 from limosa.migration.store import Store, identity_of
 from limosa.units import MoveId, Side
-from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
+from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown
 from limosa.wire.rpc import Handler
 
 MIN_EVIDENCE = 4
@@ -68,16 +68,28 @@ class Moves:
             NotFound: no such move.
             Blocked: it is not in doubt.
             UsageError: there is no evidence.
+            StateDiskError: it could not be recorded who said what; nothing was changed.
         """
         if len(evidence.split()) < MIN_EVIDENCE:
             raise UsageError(
                 "say how you know that the other host does not run the guest, in a sentence",
                 remedy="--fence-evidence 'b was switched off at its power supply by me at 14:05'",
             )
-        move = self._find(guest)
-        move.resolve()
+        move = self._doubted(guest)
         self._store.say(identity_of(move.status().uuid, move.guest.name), who, evidence)
+        move.resolve()
         return move.status()
+
+    def _doubted(self, wanted: str) -> Move:
+        meant = [m for m in self._moves.values() if wanted in {m.id, m.guest.name, m.guest.uuid, str(m.guest.pid)}]
+        flying = [m for m in meant if not m.state.over]
+        for move in flying:
+            move.require_doubt()
+            return move
+        raise Blocked(
+            f"nothing is in doubt about {wanted}: no move of it is in flight here",
+            remedy="ask the agent of the host that the guest came from; `limosa doctor` shows moves in doubt",
+        )
 
     def handlers(self) -> dict[str, Handler]:
         """The destination end, for the peer link."""
@@ -153,6 +165,7 @@ class Moves:
             raise UsageError(
                 f"{request.guest} is on {request.to} already", remedy="name another host; see `limosa hosts`"
             )
+        self.require_no_doubt(request.guest)
         guest = pick(find_guests(), request.guest)
         self._refuse_second(guest)
         return Move(
@@ -164,6 +177,17 @@ class Moves:
             cpus=os.cpu_count() or 1,
             rate=self._rate_to(request.to),
         )
+
+    def require_no_doubt(self, wanted: str) -> None:
+        """Raise what is said of a guest in doubt; its QEMU may be gone, so it is known by its move.
+
+        Raises:
+            MoveInDoubt: the guest `wanted` (name, UUID or pid) is in doubt.
+        """
+        for move in self._moves.values():
+            known = {move.guest.name, move.guest.uuid, str(move.guest.pid)}
+            if move.state is MoveState.IN_DOUBT and move.error is not None and wanted in known:
+                raise move.error
 
     def _rate_to(self, host: str) -> float | None:
         """Bytes per second that the last move to a host reached; None before the first."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from limosa.errors import LimosaError
+from limosa.errors import StateDiskError
 from limosa.units import HostName, MoveId, Side
 
 SCHEMA = (
@@ -40,13 +40,6 @@ SCHEMA = (
     """,
 )
 """One script for each version of the file; a version that was released is never changed."""
-
-
-class StateDiskError(LimosaError):
-    """The journal cannot be written: the state disk is full, read-only or broken."""
-
-    code = "state-disk"
-    exit_status = 75
 
 
 class Held(StrEnum):

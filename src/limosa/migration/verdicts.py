@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from limosa.errors import GuestLost, MoveAborted, MoveFailed, MoveInDoubt
+from limosa.errors import Blocked, GuestLost, LimosaError, MoveAborted, MoveFailed, MoveInDoubt
 from limosa.units import Side
 
 
@@ -43,6 +43,39 @@ def not_taken(guest: str, to: str, notes: Iterable[str]) -> MoveFailed:
         guest_runs=Side.SOURCE,
         remedy="look at the log there, then start the move again",
         detail="\n".join(notes),
+    )
+
+
+def resolved(guest: str, to: str, notes: Iterable[str]) -> MoveFailed:
+    """Somebody vouched that the destination is fenced."""
+    return MoveFailed(
+        f"{guest} was taken back from its move to {to} on an operator's word that {to} is fenced",
+        guest_runs=Side.SOURCE,
+        remedy=f"before {to} returns to service, see that no {guest} runs there: limosa doctor",
+        detail="\n".join(notes),
+    )
+
+
+def too_late(guest: str, source: str, to: str, runs: Side) -> Blocked:
+    """An abort that came after the commit."""
+    return Blocked(
+        f"{guest} is already being taken over by {to}: too late to abort",
+        guest_runs=Side.DESTINATION if runs is Side.DESTINATION else Side.UNKNOWN,
+        remedy=f"when it runs there, move it back: limosa migrate {guest} --to {source}",
+    )
+
+
+def doubt_stays(doubt: LimosaError) -> MoveInDoubt:
+    """An abort of a move in doubt: only the other end, or an operator's word, can end it."""
+    return MoveInDoubt(f"an abort does not end a doubt: {doubt.what}", guest_runs=Side.UNKNOWN, remedy=doubt.remedy)
+
+
+def rolling_back(guest: str, move: str) -> Blocked:
+    """An abort of a move that an agent's restart interrupted: it is rolled back as it is."""
+    return Blocked(
+        f"the move of {guest} is being rolled back already",
+        guest_runs=Side.SOURCE,
+        remedy=f"limosa watch {move} tells when it is over",
     )
 
 
