@@ -1,7 +1,5 @@
 """Every move that comes to this host: checks, promises, and the calls that sources make."""
 
-import contextlib
-import socket
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +8,9 @@ from typing import Any
 import msgspec
 
 from limosa.cargo.kind import HostFacts, Kind, Streams
-from limosa.destination.binaries import choose, look_at
+from limosa.destination.binaries import choose
+from limosa.destination.launch import Twin
 from limosa.errors import Blocked, LimosaError, MoveFailed
-from limosa.guest.discover import find_guests
 from limosa.guest.profile import FoundGuest, Profile
 from limosa.migration.arrival import Arrival, Luggage
 from limosa.migration.credentials import CREDS
@@ -29,6 +27,8 @@ from limosa.migration.ends import (
     TakeAsk,
     Told,
 )
+from limosa.migration.fault_points import AFTER, reach
+from limosa.migration.qemus import Qemus
 from limosa.migration.store import Held, Owner, Store, identity_of
 from limosa.units import HostName, MoveId, Side, format_size
 from limosa.wire.findings import Finding, Severity
@@ -45,10 +45,18 @@ class Arrivals:
     """The destination side of an agent."""
 
     def __init__(
-        self, host: HostFacts, kinds: Mapping[str, Kind], store: Store, *, qemu_binaries: Sequence[str], ports: range
+        self,
+        host: HostFacts,
+        kinds: Mapping[str, Kind],
+        store: Store,
+        qemus: Qemus,
+        *,
+        qemu_binaries: Sequence[str],
+        ports: range,
     ) -> None:
         self._host = host
         self._store = store
+        self._qemus = qemus
         self._kinds = kinds
         self._binaries = qemu_binaries
         self._ports = ports
@@ -73,6 +81,10 @@ class Arrivals:
             "move.close": (MoveAsk, self._close),
         }
 
+    def waiting(self) -> dict[MoveId, Twin]:
+        """The QEMUs that guests arrive in now."""
+        return {move: arrival.twin for move, arrival in self._open.items() if arrival.twin is not None}
+
     async def close(self) -> None:
         """The agent stops: whatever has not been taken over is removed."""
         for arrival in tuple(self._open.values()):
@@ -87,7 +99,7 @@ class Arrivals:
             for kind in self._kinds.values()
             if kind.name in surveys
         ]
-        able = [b for path in self._binaries if (b := await look_at(path)) is not None]
+        able = await self._qemus.binaries(self._binaries)
         binary = choose(able, machine=profile.machine.type, version=profile.qemu.version)
         return OfferAnswer(
             host=self._host,
@@ -99,7 +111,7 @@ class Arrivals:
             findings=(
                 *_misnamed(ask.source, peer),
                 *self._room(profile.memory.size),
-                *_already_here(profile, find_guests()),
+                *_already_here(profile, self._qemus.found()),
             ),
         )
 
@@ -144,6 +156,7 @@ class Arrivals:
     async def _take_over(self, ask: TakeAsk, peer: HostName) -> None:
         if ask.move in self._open or not self._taken(ask.move):
             await self._arrival(ask.move, peer).take_over(ask)
+        await reach(ask.move, "grant", AFTER)
 
     async def _resume(self, ask: MoveAsk, peer: HostName) -> Told:
         if self._taken(ask.move) and ask.move not in self._open:
@@ -163,7 +176,7 @@ class Arrivals:
         return next((o for o in self._store.owners() if o.move == move and o.state is Held.HERE), None)
 
     def _arriving(self, luggage: Luggage) -> Arrival:
-        return Arrival(self._host, luggage, self._kinds, self._store, self._forget)
+        return Arrival(self._host, luggage, self._kinds, self._store, self._qemus, self._forget)
 
     async def _unmake(self, ask: StepAsk, peer: HostName) -> None:
         if ask.move in self._open:
@@ -198,7 +211,7 @@ class Arrivals:
         return answer
 
     def _room(self, memory: int) -> tuple[Finding, ...]:
-        free = _available_memory() - sum(a.ask.memory for a in self._open.values() if not a.committed)
+        free = self._qemus.free_memory() - sum(a.ask.memory for a in self._open.values() if not a.committed)
         if memory + HEADROOM <= free:
             return ()
         return (
@@ -213,7 +226,7 @@ class Arrivals:
 
     def _streams(self, *, plaintext: bool) -> Streams:
         taken = {p for a in self._open.values() for p in (a.streams.nbd_port, a.streams.migration_port)}
-        free = (port for port in self._ports if port not in taken and _port_free(self._host.migration_address, port))
+        free = (port for port in self._ports if port not in taken and self._qemus.port_free(self._host.migration_address, port))
         try:
             nbd, migration = next(free), next(free)
         except StopIteration:
@@ -258,7 +271,7 @@ def _already_here(profile: Profile, guests: Sequence[FoundGuest]) -> tuple[Findi
     )
 
 
-def _available_memory() -> int:
+def self._qemus.free_memory() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024

@@ -7,6 +7,7 @@ from typing import Any, assert_never
 from limosa.cargo.kind import CargoStep, Kind
 from limosa.migration.departure import Departure
 from limosa.migration.ends import Destination, ListenAsk, ReserveAsk
+from limosa.migration.fault_points import BEFORE, reach
 from limosa.migration.steps import (
     CheckShape,
     Close,
@@ -64,7 +65,9 @@ async def make(step: Step, ends: Ends) -> Mapping[str, Any]:
         case HandOver():
             return await source.hand_over(destination)
         case Commit():
-            await destination.take_over(source.give_up())
+            grant = source.give_up()
+            await reach(source.move, "grant", BEFORE)
+            await destination.take_over(grant)
         case ResumeThere():
             return await source.resume_there(destination)
         case RetireSource():
