@@ -1,3 +1,4 @@
+import msgspec
 import pytest
 
 from limosa.cli.eta import Eta, eta, eta_words, latest
@@ -114,3 +115,25 @@ def test_the_plain_view_speaks_when_something_changes_or_ten_seconds_passed() ->
 
 def test_a_clock_shows_hours_when_there_are_any() -> None:
     assert [clock(s) for s in (0.9, 65, 3725)] == ["0:00", "1:05", "1:02:05"]
+
+
+def doubted() -> MoveStatus:
+    error = {"code": "move-in-doubt", "what": "b has not said", "remedy": "bring b back"}
+    return msgspec.structs.replace(status(MoveState.IN_DOUBT, Stage.COMMIT), guest_runs=Side.UNKNOWN, error=error)
+
+
+def test_a_doubt_says_what_is_waited_for_and_what_to_do() -> None:
+    text = [plain(line) for line in lines(doubted(), History())]
+    assert "in doubt" in text[0]
+    assert text[2:] == [
+        "in doubt: b has not said",
+        "  where: web1 is paused on a, and on b unless it was taken over there: start it nowhere by hand",
+        "  to do: bring b back",
+    ]
+    view = PlainView()
+    assert [line.strip() for line in view.next(doubted())][1:] == [line.strip() for line in text[2:]]
+    assert view.next(doubted()) == ()
+
+
+def test_a_move_that_settles_says_so() -> None:
+    assert "settling" in plain(lines(status(MoveState.SETTLING), History())[0])

@@ -116,19 +116,15 @@ class Agent:
 
     async def guests(self) -> tuple[GuestShown, ...]:
         """The guests here."""
-        return await look.show_guests(self.config.host, self._move_of)
+        return await look.show_guests(self.config.host, self.moves)
 
     async def profile(self, guest: str) -> Profile:
         """One guest's profile."""
-        return await look.read_profile(guest)
+        return await look.read_profile(guest, self.moves)
 
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """The hosts that are known."""
         return await this_host.show_hosts(self.config, self.hosts, self.peers)
-
-    def _move_of(self, pid: int) -> str | None:
-        status = self.moves.in_move(pid)
-        return status.id if status else None
 
 
 async def run(config: Config) -> None:

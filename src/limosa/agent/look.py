@@ -1,7 +1,7 @@
 """A short look at each guest here. Its monitor is borrowed for a few commands and given back at once."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from limosa.errors import LimosaError, MonitorBusy
@@ -10,6 +10,8 @@ from limosa.guest.discover import find_guests
 from limosa.guest.introspect import introspect
 from limosa.guest.parts import OURS
 from limosa.guest.profile import FoundGuest, Profile
+from limosa.migration.move import Hold
+from limosa.migration.moves import Moves
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName
 from limosa.wire.guests import GuestShown
@@ -20,24 +22,32 @@ LOOK_LIMIT = 0.5
 INCOMING = frozenset({"inmigrate"})
 ENDED = frozenset({"shutdown", "postmigrate", "guest-panicked", "internal-error"})
 
-InMove = Callable[[int], str | None]
-"""Pid -> id of the move that process is in."""
+
+async def show_guests(host: HostName, moves: Moves) -> tuple[GuestShown, ...]:
+    """Every QEMU on this host, by name; also each guest in doubt whose QEMU is gone.
+
+    One in a move is asked a single question, through the monitor that the move holds.
+    """
+    found = find_guests()
+    here = {guest.pid for guest in found}
+    gone = [in_hand(guest, host, "", hold, pid=0) for guest, hold in moves.doubts() if guest.pid not in here]
+    seen = await asyncio.gather(*(_show(guest, host, moves.hold(guest.pid)) for guest in found))
+    return tuple(sorted((*seen, *gone), key=lambda guest: (guest.name, guest.pid)))
 
 
-async def show_guests(host: HostName, in_move: InMove) -> tuple[GuestShown, ...]:
-    """Every QEMU on this host, by name; each is looked at, except those in a move, whose monitor the move holds."""
-    found = sorted(find_guests(), key=lambda guest: (guest.name, guest.pid))
-    return tuple(await asyncio.gather(*(_show(guest, host, in_move(guest.pid)) for guest in found)))
-
-
-async def read_profile(wanted: str) -> Profile:
-    """The profile of the guest with this name, UUID or pid.
+async def read_profile(wanted: str, moves: Moves) -> Profile:
+    """The profile of the guest with this name, UUID or pid; in a move, as the move read it.
 
     Raises:
         NotFound: there is none, or there are several.
+        MoveInDoubt: it is in doubt.
         MonitorError: it cannot be asked.
     """
+    moves.require_no_doubt(wanted)
     guest = pick(find_guests(), wanted)
+    hold = moves.hold(guest.pid)
+    if hold is not None and hold.profile is not None:
+        return hold.profile
     monitor = await attach(guest)
     try:
         return await introspect(monitor, pid=guest.pid)
@@ -45,13 +55,22 @@ async def read_profile(wanted: str) -> Profile:
         await monitor.close()
 
 
-async def _show(guest: FoundGuest, host: HostName, move: str | None) -> GuestShown:
-    if move is not None:
-        return shown(guest, host, {}, "it is in a move", move)
+async def _show(guest: FoundGuest, host: HostName, hold: Hold | None) -> GuestShown:
+    if hold is not None:
+        return in_hand(guest, host, await _run_state(hold), hold)
     try:
         return shown(guest, host, await _look(guest), "")
     except LimosaError as error:
         return shown(guest, host, {}, error.what)
+
+
+async def _run_state(hold: Hold) -> str:
+    if hold.monitor is None or hold.monitor.lost:
+        return ""
+    try:
+        return str((await hold.monitor.execute("query-status", timeout=LOOK_LIMIT))["status"])
+    except LimosaError:  # a monitor that is busy with the move, or dies with it, is no reason not to list the guest
+        return ""
 
 
 async def _look(guest: FoundGuest) -> dict[str, Any]:
@@ -72,7 +91,35 @@ async def _ask(monitor: Monitor) -> dict[str, Any]:
     return {c: a for c, a in zip(commands, answers, strict=True) if not isinstance(a, Exception)}
 
 
-def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str, move: str | None = None) -> GuestShown:
+def in_hand(guest: FoundGuest, host: HostName, run_state: str, hold: Hold, *, pid: int | None = None) -> GuestShown:
+    """One line of `limosa ls` for a guest that a move has in hand. Pure.
+
+    Args:
+        guest: as it was found.
+        host: where.
+        run_state: QEMU's, or empty.
+        hold: the move's hold on it.
+        pid: instead of its own.
+    """
+    profile = hold.profile
+    return GuestShown(
+        name=guest.name,
+        uuid=guest.uuid,
+        pid=guest.pid if pid is None else pid,
+        host=host,
+        state=hold.word,
+        memory=profile.memory.size if profile else guest.memory,
+        vcpus=guest.vcpus,
+        owner=owner(guest),
+        monitor=_monitor(guest),
+        movable=hold.doubt.what if hold.doubt else "it is in a move",
+        move=hold.move,
+        run_state=run_state,
+        remedy=hold.doubt.remedy if hold.doubt else "",
+    )
+
+
+def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str) -> GuestShown:
     """One line of `limosa ls`. Pure.
 
     Args:
@@ -80,7 +127,6 @@ def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str,
         host: where.
         told: QEMU's answers by command; empty if it was not, or could not be, asked.
         trouble: why not.
-        move: the move it is in.
     """
     state = str(told["query-status"]["status"]) if "query-status" in told else "unknown"
     sizes = told.get("query-memory-size-summary", {})
@@ -96,7 +142,6 @@ def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str,
         owner=owner(guest),
         monitor=_monitor(guest),
         movable=trouble or _state_forbids(state) or "yes",
-        move=move,
     )
 
 

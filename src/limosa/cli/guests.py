@@ -36,21 +36,23 @@ def ls(agent: AgentClient, as_json: bool) -> None:
 
 def guest_table(guests: Iterable[GuestShown]) -> str:
     """What `limosa ls` prints."""
+    shown = sorted(guests, key=lambda guest: (guest.name, guest.pid))
     rows = [
         (
             guest.name,
-            f"moving ({guest.move})" if guest.move else guest.state,
-            str(guest.pid),
+            f"{guest.state} ({guest.move})" if guest.move else guest.state,
+            str(guest.pid) if guest.pid else "gone",
             "-" if guest.vcpus is None else str(guest.vcpus),
             "-" if guest.memory is None else format_size(guest.memory),
             (guest.uuid or "-")[:8],
-            guest.movable,
+            "no, see below" if guest.remedy else guest.movable,
             guest.owner,
         )
-        for guest in sorted(guests, key=lambda guest: (guest.name, guest.pid))
+        for guest in shown
     ]
     heads = ("NAME", "STATE", "PID", "VCPUS", "MEMORY", "UUID", "MOVABLE", "OWNER")
-    return table(heads, rows, right=("PID", "VCPUS", "MEMORY"))
+    troubled = (f"\n\n{g.name} is {g.state}: {g.movable}\n  to do: {g.remedy}" for g in shown if g.remedy)
+    return table(heads, rows, right=("PID", "VCPUS", "MEMORY")) + "".join(troubled)
 
 
 @click.command(epilog=example("limosa show web1", "limosa show web1 --json | jq .devices"))

@@ -28,6 +28,8 @@ class Span(NamedTuple):
 Line = tuple[Span, ...]
 
 _MARKS = {"past": ("✓", "good"), "now": ("▶", "now"), "to come": ("·", "dim"), "failed": ("✗", "bad")}
+_COMING_TO_REST = frozenset({MoveState.SETTLING, MoveState.IN_DOUBT})
+_UNUSUAL = _COMING_TO_REST | {MoveState.ABORTING}
 _BAD_STATES = frozenset({"not converging", "stalled", "failed"})
 
 
@@ -75,8 +77,21 @@ def lines(status: MoveStatus, history: History, silent_for: float = 0.0) -> tupl
         stage_line(status),
         *(progress_line(progress, history) for progress in status.progress),
         *_step_now(status),
+        *((Span(line, "bad"),) for line in doubt_lines(status)),
         *((Span(f"warning: {warning}", "bad"),) for warning in status.warnings),
         *_silence(silent_for),
+    )
+
+
+def doubt_lines(status: MoveStatus) -> tuple[str, ...]:
+    """What is in doubt, where the guest is, and what to do; nothing for a move that is not."""
+    if status.state is not MoveState.IN_DOUBT or status.error is None:
+        return ()
+    where = f"{status.guest} is paused on {status.source}, and on {status.destination} unless it was taken over there"
+    return (
+        f"in doubt: {status.error.get('what', '')}",
+        f"  where: {where}: start it nowhere by hand",
+        f"  to do: {status.error.get('remedy', '')}",
     )
 
 
@@ -89,7 +104,7 @@ def _title(status: MoveStatus, history: History) -> Line:
         Span(f"  {status.source} → {status.destination}  "),
         Span(f"move {status.id}  ", "dim"),
         Span(f"{clock(status.elapsed)}  "),
-        Span("aborting  " if status.state is MoveState.ABORTING else "", "bad"),
+        Span(f"{status.state}  " if status.state in _UNUSUAL else "", "bad"),
         Span(left, "now"),
     )
 
@@ -143,7 +158,8 @@ def _passes(progress: Progress) -> Iterable[Span]:
 
 def _step_now(status: MoveStatus) -> Iterable[Line]:
     for step in status.steps:
-        if step.outcome == "running":
+        # After an agent's restart every step may be under way, as far as anybody knows.
+        if step.outcome == "running" and status.state not in _COMING_TO_REST:
             yield (Span(f"  {step.summary or step.name}", "dim"),)
 
 
@@ -184,11 +200,14 @@ class PlainView:
     def next(self, status: MoveStatus) -> tuple[str, ...]:
         """What to print for this status; often nothing."""
         self._history.add(status)
-        now = (status.stage, status.state, tuple((p.item, p.state, p.passes) for p in status.progress), status.warnings)
+        copies = tuple((p.item, p.state, p.passes) for p in status.progress)
+        now = (status.stage, status.state, copies, status.warnings)
         if now == self._said and status.elapsed - self._said_at < self.EVERY:
             return ()
         head = f"{clock(status.elapsed)} {status.state} {status.stage}"
         self._said, self._said_at = now, status.elapsed
+        if status.state is MoveState.IN_DOUBT:
+            return (head, *(f"      {line}" for line in doubt_lines(status)))
         if status.stage is not Stage.COPY or not status.progress:
             return (head,)
         return (head, *(plain(_plain_progress(progress, self._history)) for progress in status.progress))

@@ -11,14 +11,12 @@ from typing import Any
 import msgspec
 
 from limosa.cargo.kind import HostFacts, Kind, Streams, When
-from limosa.destination.argv import TwinShape, argv
-from limosa.destination.finish import finish
-from limosa.destination.launch import Twin, launch, stderr_in, stop
+from limosa.destination.argv import TwinShape
+from limosa.destination.launch import Twin
 from limosa.errors import LaunchError, LimosaError, MonitorError, MonitorLost, MoveFailed
-from limosa.guest.discover import find_guests
-from limosa.guest.introspect import introspect
 from limosa.migration.credentials import write_key
 from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, StartAsk, Started, StepAsk, TakeAsk, Told
+from limosa.migration.qemus import Qemus
 from limosa.migration.store import Held, OpenMove, Owner, Store, identity_of
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
@@ -45,6 +43,7 @@ class Arrival:
     luggage: Luggage
     kinds: Mapping[str, Kind]
     store: Store
+    qemus: Qemus
     ended: Callable[[MoveId], None]
     side: Side = Side.DESTINATION
     committed: bool = False
@@ -102,13 +101,12 @@ class Arrival:
         Raises:
             LaunchError: it did not start; `detail` is its stderr.
         """
-        line = await argv(ask.profile, self._shape(), self.ask.binary)
-        self._twin = await launch(
-            self.ask.binary, line, directory=Path(self.ask.monitor).parent, monitor=self.ask.monitor
+        self._twin, line = await self.qemus.start(
+            ask.profile, self._shape(), binary=self.ask.binary, monitor=self.ask.monitor
         )
         self._started.set()
-        await finish(self._twin.monitor, ask.profile)
-        profile = await introspect(self._twin.monitor, pid=self._twin.pid)
+        await self.qemus.finish(self._twin, ask.profile)
+        profile = await self.qemus.introspect(self._twin.monitor, self._twin.pid)
         return Started(pid=self._twin.pid, profile=profile, argv=line)
 
     async def stop_twin(self) -> None:
@@ -125,7 +123,7 @@ class Arrival:
             )
         if self._twin is not None:
             twin, self._twin = self._twin, None
-            await stop(twin)
+            await self.qemus.stop(twin)
 
     async def listen(self, ask: ListenAsk) -> None:
         """Let the twin listen for RAM."""
@@ -283,11 +281,14 @@ class Arrival:
 
     async def take_up(self) -> None:
         """Find the twin again after this agent was restarted; there may be none."""
-        for guest in find_guests():
-            if any(monitor.path == self.ask.monitor for monitor in guest.monitors):
-                monitor = await Monitor.connect(self.ask.monitor, pid=guest.pid, greeting_timeout=5)
-                self._twin = Twin(guest.pid, monitor, stderr_in(Path(self.ask.monitor).parent))
-                self._started.set()
+        self._twin = await self.qemus.find_twin(self.ask.monitor)
+        if self._twin is not None:
+            self._started.set()
+
+    @property
+    def twin(self) -> Twin | None:
+        """The QEMU that waits here for the guest, or has taken it."""
+        return None if self._closed else self._twin
 
     async def _hand_to_agent(self) -> None:
         if self._twin is not None:

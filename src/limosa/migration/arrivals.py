@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 from limosa.cargo.kind import HostFacts, Kind, Streams
 from limosa.destination.binaries import choose
 from limosa.destination.launch import Twin
-from limosa.errors import Blocked, LimosaError, MoveFailed
+from limosa.errors import Blocked, MoveFailed
 from limosa.guest.profile import FoundGuest, Profile
 from limosa.migration.arrival import Arrival, Luggage
 from limosa.migration.credentials import CREDS
@@ -226,7 +225,11 @@ class Arrivals:
 
     def _streams(self, *, plaintext: bool) -> Streams:
         taken = {p for a in self._open.values() for p in (a.streams.nbd_port, a.streams.migration_port)}
-        free = (port for port in self._ports if port not in taken and self._qemus.port_free(self._host.migration_address, port))
+        free = (
+            port
+            for port in self._ports
+            if port not in taken and self._qemus.port_free(self._host.migration_address, port)
+        )
         try:
             nbd, migration = next(free), next(free)
         except StopIteration:
@@ -269,21 +272,3 @@ def _already_here(profile: Profile, guests: Sequence[FoundGuest]) -> tuple[Findi
         for guest in guests
         if guest.uuid == profile.uuid != NO_UUID
     )
-
-
-def self._qemus.free_memory() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    raise LimosaError("/proc/meminfo has no MemAvailable", remedy="limosa needs Linux 3.14 or newer")
-
-
-def _port_free(address: str, port: int) -> bool:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            return False
-    return True

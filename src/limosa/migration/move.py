@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -13,14 +14,10 @@ from limosa.errors import (
     GuestLost,
     GuestPoweredOff,
     LimosaError,
-    MonitorMissing,
     MoveFailed,
     StateDiskError,
 )
-from limosa.guest.attach import attach
-from limosa.guest.introspect import introspect
-from limosa.guest.proc import start_time
-from limosa.guest.profile import FoundGuest
+from limosa.guest.profile import FoundGuest, Profile
 from limosa.migration import verdicts
 from limosa.migration.carry_out import Deed, Undeed, carry_out, settle
 from limosa.migration.departure import Departure, Luggage
@@ -29,6 +26,7 @@ from limosa.migration.fault_points import AFTER, BEFORE, reach
 from limosa.migration.journal import Journal, Outcome
 from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
+from limosa.migration.qemus import Qemus
 from limosa.migration.report import measure
 from limosa.migration.steps import Reserve, Step, name_of, stage_of
 from limosa.migration.store import OpenMove, Store
@@ -47,6 +45,20 @@ ASK_AGAIN = 1.0
 Link = Callable[[HostName], Awaitable[Caller]]
 
 
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A guest that a move has in hand, for whoever asks about it meanwhile."""
+
+    move: MoveId
+    word: str
+    """`moving`, `arriving`, `settling` or `in doubt`."""
+    monitor: Monitor | None
+    """The monitor that the move holds; shared, so ask little."""
+    profile: Profile | None
+    """As the move read it."""
+    doubt: LimosaError | None = None
+
+
 class Move:
     """One move. `run` does it; `status` tells of it at any time; `abort` ends it before commit."""
 
@@ -57,6 +69,7 @@ class Move:
         guest: FoundGuest,
         host: HostFacts,
         store: Store,
+        qemus: Qemus,
         *,
         cpus: int,
         rate: float | None = None,
@@ -68,6 +81,7 @@ class Move:
         self.error: LimosaError | None = None
         self._host = host
         self._store = store
+        self._qemus = qemus
         self._cpus = cpus
         self._rate = rate
         self._task: asyncio.Task[None] | None = None
@@ -82,6 +96,7 @@ class Move:
         self._began = asyncio.get_running_loop().time()
         self._took: float | None = None
         self._expired = False
+        self._left = False
         self._resolved: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
 
     async def plan(self, link: Link, kinds: Mapping[str, Kind]) -> PlanShown:
@@ -142,9 +157,11 @@ class Move:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def ended(self) -> None:
-        """Return when the move is over."""
+    async def leave(self) -> None:
+        """Let go of a move that waits for another host: the journal tells the agent's next start how to go on."""
+        self._left = True
         if self._task is not None:
+            self._task.cancel()
             await asyncio.wait({self._task})
 
     async def set_bandwidth(self, rate: float | None) -> None:
@@ -168,7 +185,7 @@ class Move:
     def status(self) -> MoveStatus:
         """Where the move stands now; its report when it is over."""
         journal, assessment = self._journal, self._assessment
-        latest = journal.latest if journal else None
+        latest = (journal.latest or (journal.intended or (None,))[-1]) if journal else None
         return MoveStatus(
             id=self.id,
             guest=self.guest.name,
@@ -198,6 +215,19 @@ class Move:
             if now.state.over:
                 return
             await changed.wait()
+
+    def hold(self) -> "Hold":
+        """How this move has its guest in hand."""
+        departure = self._departure
+        words = {MoveState.IN_DOUBT: "in doubt", MoveState.SETTLING: "settling"}
+        doubt = self.error if self.state is MoveState.IN_DOUBT else None
+        return Hold(
+            self.id,
+            words.get(self.state, "moving"),
+            departure.qemu if departure else None,
+            departure.profile if departure else None,
+            doubt,
+        )
 
     def take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
         """Go on with a move that this agent had open when it stopped."""
@@ -235,6 +265,8 @@ class Move:
                 finally:
                     sampling.cancel()
         except asyncio.CancelledError:
+            if self._left:
+                raise
             timeout = self.request.timeout if self._expired else None
             self._end(MoveState.ABORTED, verdicts.aborted(self.guest.name, self.request.to, timeout=timeout))
         except LimosaError as error:
@@ -342,7 +374,7 @@ class Move:
 
     async def _take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
         luggage = msgspec.json.decode(record.baggage, type=Luggage)
-        departure = self._departing(luggage, await self._found_again())
+        departure = self._departing(luggage, await self._qemus.attach_again(self.guest))
         ends = Ends(departure, Destination(self._line(link), self.id), kinds)
         journal = self._journal = Journal(luggage.steps, self._clock, self._notify, self._record)
         journal.take_up(gave_up=departure.gave_up)
@@ -362,24 +394,15 @@ class Move:
             if departure.qemu is not None:
                 await departure.qemu.close()
 
-    async def _found_again(self) -> Monitor | None:
-        """The guest's monitor, if the QEMU that this move began with is still there."""
-        try:
-            if start_time(self.guest.pid) != self.guest.start_time:
-                return None
-            return await attach(self.guest)
-        except (FileNotFoundError, ProcessLookupError, MonitorMissing):
-            return None
-
     def _line(self, link: Link) -> Callable[[], Awaitable[Caller]]:
         return lambda: link(HostName(self.request.to))
 
     @contextlib.asynccontextmanager
     async def _prepared(self, link: Link, kinds: Mapping[str, Kind]) -> AsyncIterator[tuple[Assessment, Ends]]:
         caller = await link(HostName(self.request.to))
-        monitor = await attach(self.guest)
+        monitor = await self._qemus.attach(self.guest)
         try:
-            profile = await introspect(monitor, pid=self.guest.pid)
+            profile = await self._qemus.introspect(monitor, self.guest.pid)
             destination = Destination(self._line(link), self.id)
             found = await assess(
                 self.request,
@@ -419,6 +442,7 @@ class Move:
             answer=luggage.answer,
             steps=luggage.steps,
             store=self._store,
+            qemus=self._qemus,
             progress=self._told,
             running=luggage.running,
             before=luggage.before,

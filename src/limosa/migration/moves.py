@@ -3,19 +3,19 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from limosa.cargo.kind import HostFacts, kinds
+from limosa.cargo.kind import HostFacts, Kind, kinds
 from limosa.errors import Blocked, NotFound, UsageError
 from limosa.guest.attach import pick
-from limosa.guest.discover import find_guests
 from limosa.guest.profile import FoundGuest
 from limosa.migration.arrivals import Arrivals
 from limosa.migration.departure import Luggage
-from limosa.migration.move import Link, Move
+from limosa.migration.move import Hold, Link, Move
+from limosa.migration.qemus import Qemus
 from limosa.migration.store import Store, identity_of
 from limosa.units import MoveId, Side
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown
@@ -36,14 +36,28 @@ class Moves:
         link: gives the peer link to a host by its name.
         qemu_binaries: programs that may run arriving guests.
         ports: TCP ports for bulk data of arriving guests, two for each.
+        cargo: kinds of cargo by name; every installed one when None.
+        store: the journal; the file in the host's state directory when None.
+        qemus: the QEMUs of this host.
     """
 
-    def __init__(self, host: HostFacts, *, link: Link, qemu_binaries: Sequence[str], ports: range) -> None:
+    def __init__(
+        self,
+        host: HostFacts,
+        *,
+        link: Link,
+        qemu_binaries: Sequence[str],
+        ports: range,
+        cargo: Mapping[str, Kind] | None = None,
+        store: Store | None = None,
+        qemus: Qemus | None = None,
+    ) -> None:
         self._host = host
         self._link = link
-        self._kinds = kinds()
-        self._store = Store(Path(host.state_dir) / "journal.db")
-        self._arrivals = Arrivals(host, self._kinds, self._store, qemu_binaries=qemu_binaries, ports=ports)
+        self._kinds = kinds() if cargo is None else cargo
+        self._store = store or Store(Path(host.state_dir) / "journal.db")
+        self._qemus = qemus or Qemus()
+        self._arrivals = Arrivals(host, self._kinds, self._store, self._qemus, qemu_binaries=qemu_binaries, ports=ports)
         self._moves: dict[MoveId, Move] = {}
 
     async def restore(self) -> None:
@@ -56,7 +70,13 @@ class Moves:
             if record.side is Side.SOURCE:
                 luggage = msgspec.json.decode(record.baggage, type=Luggage)
                 move = Move(
-                    record.id, luggage.request, luggage.guest, self._host, self._store, cpus=os.cpu_count() or 1
+                    record.id,
+                    luggage.request,
+                    luggage.guest,
+                    self._host,
+                    self._store,
+                    self._qemus,
+                    cpus=os.cpu_count() or 1,
                 )
                 self._moves[move.id] = move
                 move.take_up(record, self._link, self._kinds)
@@ -148,17 +168,34 @@ class Moves:
         """The move that a guest's process is in, if any."""
         return next((m.status() for m in self._moves.values() if m.guest.pid == pid and not m.state.over), None)
 
+    def hold(self, pid: int) -> Hold | None:
+        """How a process is in hand, if a move has it: as the guest that leaves, or the twin that waits for one."""
+        for move in self._moves.values():
+            if move.guest.pid == pid and not move.state.over:
+                return move.hold()
+        for arriving, twin in self._arrivals.waiting().items():
+            if twin.pid == pid:
+                return Hold(arriving, "arriving", twin.monitor, None)
+        return None
+
+    def doubts(self) -> tuple[tuple[FoundGuest, Hold], ...]:
+        """Guests in doubt; the QEMU of one may be gone."""
+        return tuple((m.guest, m.hold()) for m in self._moves.values() if m.state is MoveState.IN_DOUBT)
+
     async def close(self) -> None:
-        """Roll back what has not committed, at both ends."""
+        """Roll back what has not committed, at both ends. What waits for another host stays in the journal."""
         running = [m for m in self._moves.values() if not m.state.over]
         await asyncio.gather(*(self._leave(move) for move in running))
         await self._arrivals.close()
 
     async def _leave(self, move: Move) -> None:
-        if move.committed:
-            await move.ended()
-        else:
+        if not move.committed and move.state is not MoveState.SETTLING:
             await move.abort()
+            return
+        async for status in move.watch():
+            if status.state in {MoveState.SETTLING, MoveState.IN_DOUBT}:
+                await move.leave()
+                return
 
     def _new(self, request: MoveRequest) -> Move:
         if request.to == self._host.name:
@@ -166,7 +203,7 @@ class Moves:
                 f"{request.guest} is on {request.to} already", remedy="name another host; see `limosa hosts`"
             )
         self.require_no_doubt(request.guest)
-        guest = pick(find_guests(), request.guest)
+        guest = pick(self._qemus.found(), request.guest)
         self._refuse_second(guest)
         return Move(
             MoveId(f"m{secrets.token_hex(4)}"),
@@ -174,6 +211,7 @@ class Moves:
             guest,
             self._host,
             self._store,
+            self._qemus,
             cpus=os.cpu_count() or 1,
             rate=self._rate_to(request.to),
         )

@@ -9,9 +9,11 @@ class GuestShown(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     uuid: str | None
     pid: int
+    """0 for a guest in doubt whose QEMU is gone."""
     host: str
     state: str
-    """QEMU's run state, or `unknown` where no monitor answers."""
+    """QEMU's run state, or `unknown` where no monitor answers. For a guest in a move, what the move does with it:
+    `moving`, `arriving`, `settling`, `in doubt`."""
     memory: int | None
     vcpus: int | None
     owner: str
@@ -21,6 +23,10 @@ class GuestShown(msgspec.Struct, frozen=True, kw_only=True):
     """`yes`, or the first reason why not."""
     move: str | None = None
     """Id of the move it is in."""
+    run_state: str = ""
+    """For a guest in a move: QEMU's run state, asked through the monitor that the move holds; empty if it is silent."""
+    remedy: str = ""
+    """For a guest in doubt: what to do."""
 
 
 class HostShown(msgspec.Struct, frozen=True, kw_only=True):
