@@ -19,7 +19,7 @@ from limosa.units import KIB, MIB, Side
 from limosa.wire.moves import Progress
 
 READING_SECONDS = 0.5
-STALLED_SECONDS = 45.0
+STALLED_SECONDS = 20.0
 """A copy that has not moved for this long is given up. A cut link is never reported by QEMU itself."""
 CANCEL_SECONDS = 2.0
 """How long a cancelled job may take before its connection is cut."""
@@ -155,7 +155,7 @@ async def in_sync(here: Here, copies: Sequence[Copy], *, since: int) -> None:
             here.tell(watch.read(copy, told[copy.name]))
         if all(job["ready"] for job in told.values()):
             return
-        watch.complain(copies)
+        watch.complain([copy for copy in copies if not told[copy.name]["ready"]])
         await _something_happens(monitor, monitor.events.position)
 
 
@@ -264,7 +264,8 @@ class _Watch:
     def read(self, copy: Copy, job: Mapping[str, Any]) -> Progress:
         now, done, total = monotonic(), int(job["offset"]), int(job["len"])
         before, had = self._last.get(copy.name, (now, done))
-        if done != had or copy.name not in self._last or job["ready"]:
+        # A job that is in sync proves nothing: with the link cut it stays so, while another one hangs.
+        if done != had or copy.name not in self._last:
             self._moved = now
         if now - before >= READING_SECONDS / 2:
             rate = (done - had) / (now - before)
@@ -277,11 +278,11 @@ class _Watch:
         state = "in sync" if ready else "copying"
         return Progress(item=copy.item, done=done, total=total, rate=0.0 if ready else rate, eta=eta, state=state)
 
-    def complain(self, copies: Sequence[Copy]) -> None:
+    def complain(self, unfinished: Sequence[Copy]) -> None:
         """Raise when nothing has moved for too long."""
         still = monotonic() - self._moved
         if still > STALLED_SECONDS:
-            raise _failed(copies[0], f"nothing was copied for {still:.0f} s")
+            raise _failed(unfinished[0], f"nothing was copied for {still:.0f} s")
 
 
 async def _something_happens(monitor: Monitor, since: int) -> None:
