@@ -23,11 +23,11 @@ from limosa.errors import (
     TwinDiffers,
 )
 from limosa.guest.compare import Comparison, compare
-from limosa.guest.introspect import introspect
 from limosa.guest.profile import FoundGuest, Profile
 from limosa.migration.credentials import USER, write_key
 from limosa.migration.ends import Destination, OfferAnswer, Started, TakeAsk
 from limosa.migration.precopy import Precopier
+from limosa.migration.qemus import Qemus
 from limosa.migration.shape import shape_of
 from limosa.migration.steps import Step
 from limosa.migration.store import Held, Owner, Store, identity_of
@@ -75,6 +75,7 @@ class Departure:
     steps: tuple[Step, ...]
     """The whole plan."""
     store: Store
+    qemus: Qemus
     progress: Callable[[Progress], None]
     running: bool
     """Whether the vCPUs run, apart from the pause of the switchover."""
@@ -214,7 +215,7 @@ class Departure:
         Raises:
             MoveFailed: something was plugged, unplugged, resized or ejected since the plan was made.
         """
-        now = await introspect(self.monitor, pid=self.guest.pid)
+        now = await self.qemus.introspect(self.monitor, self.guest.pid)
         comparison = compare(self.profile, now)
         if changed := comparison.guest_visible:
             raise MoveFailed(
