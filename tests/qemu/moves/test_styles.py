@@ -374,31 +374,36 @@ async def test_a_guest_of_this_style_moves_there_and_back(name: str, settle: Set
     await there_and_back(home)
 
 
-NVME = Style(
-    """$qemu -name nvme -machine q35,accel=tcg -m 256 -nodefaults -display none
+UNMOVABLE = Style(
+    """$qemu -name unmovable -machine q35,accel=tcg -m 256 -nodefaults -display none
     -drive if=none,id=d0,file=$dir/disk.raw,format=raw -device nvme,id=fast,drive=d0,serial=n0
-    -nic tap,ifname=tap0,script=no,downscript=no,model=virtio-net-pci -qmp unix:$dir/qmp,server=on,wait=off"""
+    -fsdev local,id=fs0,path=/usr/share,security_model=none,readonly=on
+    -device virtio-9p-pci,fsdev=fs0,mount_tag=/dev/root,id=root
+    -nic tap,ifname=tap0,script=no,downscript=no,model=virtio-net-pci
+    -qmp unix:$dir/qmp,server=on,wait=off"""
     + AGENT
     + BOOT,
     (Image("disk.raw", "raw"),),
-    name="nvme",
+    name="unmovable",
 )
 
 
-async def test_nvme_is_refused_before_anything_is_made_because_no_qemu_migrates_it(settle: Settle) -> None:
-    home = await settle(NVME)
+async def test_what_no_qemu_and_no_kind_of_cargo_moves_is_named_before_anything_is_made(settle: Settle) -> None:
+    """NVMe, which QEMU marks as not migratable, and a directory of the host, as virtme-ng gives to every guest."""
+    home = await settle(UNMOVABLE)
     a, b = home.lab.host("a"), home.lab.host("b")
     await start(home, a)
     before = await boot(home, a)
-    planned = await limosa(a, "plan", "nvme", "--to", "b", "--json", timeout=PATIENCE)
+    planned = await limosa(a, "plan", home.name, "--to", "b", "--json", timeout=PATIENCE)
     assert planned.status == 10
-    answer = await migrate(a, "nvme", b, timeout=PATIENCE)
+    answer = await migrate(a, home.name, b, timeout=PATIENCE)
     assert answer.status == 10
     assert "QEMU cannot migrate nvme (fast)" in answer.err
     assert "virtio-blk" in answer.err
+    assert "virtio-9p-pci root" in answer.err
     assert list(b.path(home.directory).iterdir()) == []
     assert not await qemus(b)
-    assert await is_listed(a, "nvme")
+    assert await is_listed(a, home.name)
     await same_guest(home, a, before)
 
 
