@@ -72,6 +72,13 @@ def test_a_report_puts_the_measured_beside_the_predicted() -> None:
     ]
 
 
+def test_what_the_checks_warned_of_is_said_again_at_the_end() -> None:
+    risky = Finding(severity=Severity.WARNING, kind="memory", what="TCG may miss writes")
+    noted = Finding(severity=Severity.NOTE, kind="disks", what="copied")
+    page = report(ended(MoveState.COMPLETED, findings=(risky, noted), warnings=("plaintext", "TCG may miss writes")))
+    assert page.endswith("\n\nwarning: plaintext\nwarning: TCG may miss writes")
+
+
 def test_an_aborted_move_says_where_the_guest_runs_and_what_was_undone() -> None:
     status = ended(MoveState.ABORTED, undone=("mirror of vda cancelled", "twin ended"))
     assert isinstance(failure_of(status), MoveAborted)
@@ -112,7 +119,7 @@ def test_a_plan_shows_findings_worst_first_with_what_would_help() -> None:
         steps=(StepShown(stage=Stage.COPY, name="precopy", summary="RAM is copied", side=Side.SOURCE),),
         prediction=PREDICTION,
         compared=412,
-        differences=(),
+        differences=("netdev net0: ifname is 'tap0' at the source and 'lm0' in the twin",),
         rewrites=(("br0", "br-lan"),),
     )
     page = plan_page(plan, ("lost-bitmaps",))
@@ -120,6 +127,7 @@ def test_a_plan_shows_findings_worst_first_with_what_would_help() -> None:
     assert "net0 is user-mode  [nics, source]\n    or: --allow user-net" in page
     assert "    to do: drop them\n    allowed with --allow lost-bitmaps" in page
     assert "412 guest-visible properties compared, equal" in page
+    assert "only the host sees\n  netdev net0: ifname" in page
     assert "  br0   br-lan" in page
     assert "prediction: 4.0 s, 300.0 MiB, a pause of 30 ms" in page
 

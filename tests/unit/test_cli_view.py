@@ -101,6 +101,12 @@ def test_the_view_shows_each_copied_thing_and_what_troubles() -> None:
     assert silence == "no word from the agent for 7 s"
 
 
+def test_what_was_copied_is_not_converging_any_more() -> None:
+    now = status(MoveState.RUNNING, Stage.RESUME, 65.0, ram(99, state="converging"))
+    copied = plain(lines(now, History())[2])
+    assert copied.endswith("99 B of 100 B")
+
+
 def test_the_plain_view_speaks_when_something_changes_or_ten_seconds_passed() -> None:
     view = PlainView()
     assert view.next(status(stage=Stage.CHECK)) == ("0:00 running check",)

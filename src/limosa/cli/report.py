@@ -64,7 +64,9 @@ def report(status: MoveStatus) -> str:
         parts.append(findings_page(notable))
     if status.measured is not None:
         parts.extend(_measured(status, status.measured))
-    parts.extend(f"warning: {warning}" for warning in status.warnings)
+    noticed = (finding.what for finding in status.findings if finding.severity is Severity.WARNING)
+    if warnings := list(dict.fromkeys((*status.warnings, *noticed))):
+        parts.append("\n".join(f"warning: {warning}" for warning in warnings))
     return "\n\n".join(parts)
 
 
@@ -126,10 +128,11 @@ def plan_page(plan: PlanShown, allowed: Sequence[str] = ()) -> str:
     parts = [_verdict(plan)]
     if plan.findings:
         parts.append(findings_page(plan.findings, allowed))
-    if plan.differences:
-        parts.append("the twin differs\n" + "\n".join(f"  {difference}" for difference in plan.differences))
-    elif plan.compared:
+    if plan.compared:
         parts.append(f"twin: started at {plan.destination}; {plan.compared} guest-visible properties compared, equal")
+    if plan.differences:
+        # A twin that the guest could tell from the original is an error, not a plan.
+        parts.append("only the host sees\n" + "\n".join(f"  {difference}" for difference in plan.differences))
     if plan.rewrites:
         parts.append("host-side names that change\n" + table(("HERE", "THERE"), plan.rewrites, indent="  "))
     if plan.steps:

@@ -75,7 +75,7 @@ def lines(status: MoveStatus, history: History, silent_for: float = 0.0) -> tupl
     return (
         _title(status, history),
         stage_line(status),
-        *(progress_line(progress, history) for progress in status.progress),
+        *(progress_line(progress, history, copying=status.stage is Stage.COPY) for progress in status.progress),
         *_step_now(status),
         *((Span(line, "bad"),) for line in doubt_lines(status)),
         *((Span(f"warning: {warning}", "bad"),) for warning in status.warnings),
@@ -134,14 +134,19 @@ def stage_phases(status: MoveStatus) -> Mapping[Stage, str]:
     return phases
 
 
-def progress_line(progress: Progress, history: History) -> Line:
-    """One copied thing: bar, amounts, rate, and for RAM its passes and dirty rate."""
+def progress_line(progress: Progress, history: History, *, copying: bool) -> Line:
+    """One copied thing: bar and amounts; while it is copied also rate and state, and for RAM passes and dirty rate."""
     filled = round(BAR_CELLS * history.furthest(progress))
-    return (
+    bar = (
         Span(f"  {progress.item:<12.24} "),
         Span("━" * filled, "good"),
         Span("─" * (BAR_CELLS - filled), "dim"),
         Span(f" {format_size(progress.done):>9} of {format_size(progress.total):<9}"),
+    )
+    if not copying:
+        return bar
+    return (
+        *bar,
         Span(f" {format_rate(progress.rate):>11}" if progress.rate else " " * 12),
         *_passes(progress),
         Span(f"  {progress.state}", "bad" if progress.state in _BAD_STATES else "now"),
