@@ -28,7 +28,7 @@ from limosa.migration.credentials import USER, write_key
 from limosa.migration.ends import Destination, OfferAnswer, Started, TakeAsk
 from limosa.migration.precopy import Precopier
 from limosa.migration.qemus import Qemus
-from limosa.migration.shape import shape_of
+from limosa.migration.shape import first_change, shape_of
 from limosa.migration.steps import Step
 from limosa.migration.store import Held, Owner, Store, identity_of
 from limosa.qmp.monitor import Monitor
@@ -184,7 +184,8 @@ class Departure:
             await self.monitor.execute("object-del", {"id": creds})
 
     async def start_twin(self, destination: Destination) -> Mapping[str, Any]:
-        """Have the twin started, and keep what it looks like."""
+        """Have the twin started, and keep what it looks like, and the guest, too."""
+        self._shape = await shape_of(self.monitor)
         self.twin = await destination.start(self.twin_profile)
         return {"pid": self.twin.pid}
 
@@ -215,18 +216,23 @@ class Departure:
         Raises:
             MoveFailed: something was plugged, unplugged, resized or ejected since the plan was made.
         """
+        await self._same_shape()
         now = await self.qemus.introspect(self.monitor, self.guest.pid)
         comparison = compare(self.profile, now)
         if changed := comparison.guest_visible:
-            raise MoveFailed(
-                f"{self.profile.name} changed during the move: {changed[0]}",
-                guest_runs=Side.SOURCE,
-                remedy="start the move again: it will carry the guest as it is now",
-                detail="\n".join(str(d) for d in changed),
-            )
-        self._shape = await shape_of(self.monitor)
+            words = [f"{d.where}: {d.name} was {d.source!r}, is {d.twin!r}" for d in changed]
+            raise _changed(self.profile.name, words[0], "\n".join(words))
         self.running = now.status == "running"
         return {"compared": comparison.compared}
+
+    async def _same_shape(self) -> None:
+        """Media and disks too, where a guest would see no other device.
+
+        Raises:
+            MoveFailed: something is not as it was when the twin was started.
+        """
+        if self._shape is not None and (change := first_change(self._shape, await shape_of(self.monitor))):
+            raise _changed(self.profile.name, change)
 
     async def precopy(self, uri: str, channels: int) -> Mapping[str, Any]:
         """Copy RAM until the guest is paused at pre-switchover."""
@@ -236,12 +242,7 @@ class Departure:
         await self.precopier.prepare(channels, self.streams.tls_creds)
         facts = await self.precopier.run(uri)
         self.running = self.running and not self.precopier.paused_by_user
-        if self._shape is not None and (now := await shape_of(self.monitor)) != self._shape:
-            raise MoveFailed(
-                f"{self.profile.name} changed during the move: {_first_change(self._shape, now)}",
-                guest_runs=Side.SOURCE,
-                remedy="start the move again: it will carry the guest as it is now",
-            )
+        await self._same_shape()
         return facts
 
     async def hand_over(self, destination: Destination) -> Mapping[str, Any]:
@@ -399,8 +400,10 @@ def _powered_off(name: str, *, gone: bool) -> GuestPoweredOff:
     )
 
 
-def _first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            return f"{key} was {before.get(key)}, is {now.get(key)}"
-    return "something"
+def _changed(guest: str, change: str, detail: str = "") -> MoveFailed:
+    return MoveFailed(
+        f"{guest} changed during the move: {change}",
+        guest_runs=Side.SOURCE,
+        remedy="start the move again: it will carry the guest as it is now",
+        detail=detail,
+    )

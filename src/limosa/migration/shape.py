@@ -35,8 +35,17 @@ async def shape_of(monitor: Monitor) -> Mapping[str, Any]:
         shape[f"device {device['name']}"] = device["type"]
     for block in blocks:
         name = block.get("qdev") or block["device"]
-        inserted = block.get("inserted")
-        size = inserted["image"]["virtual-size"] if inserted else None
-        file = inserted["file"] if inserted else None
-        shape[f"medium of {name}"] = (file, size, block.get("tray_open"))
+        shape[f"medium of {name}"] = _medium(block.get("inserted")) + (", tray open" if block.get("tray_open") else "")
     return shape
+
+
+def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What changed first between two readings, in words; empty where nothing did. Pure."""
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            return f"{key} was {before.get(key, 'not there')}, is {now.get(key, 'gone')}"
+    return ""
+
+
+def _medium(inserted: Mapping[str, Any] | None) -> str:
+    return f"{inserted['file']} of {inserted['image']['virtual-size']} bytes" if inserted else "none"
