@@ -326,6 +326,7 @@ class Move:
             GuestLost: its QEMU died meanwhile.
             MoveInDoubt: it does not answer.
         """
+        ends.source.put_away()  # not undone with its step where the destination was silent
         self._store.close_move(self.id, Side.SOURCE, "rolled back")
         if isinstance(trouble, GuestPoweredOff):
             return
