@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import msgspec
 
-from limosa.lab.commands import Answer, limosa
+from limosa.lab.commands import Answer, limosa, migrate
 from limosa.lab.guestctl import GuestControl, Status
 from limosa.lab.guests import GuestSpec, control
 from limosa.lab.hosts import Host
@@ -130,6 +130,19 @@ class Watched:
         self.owner = await owners(self.source, self.spec)
         self.settings = await settings_of(self.owner)
         self.before, self.there = await traces(self.source), await traces(self.destination)
+
+    async def bring_home(self) -> None:
+        """Move the guest back after a move that succeeded, and forget the disks that were left aside.
+
+        Raises:
+            LabError: it does not come.
+        """
+        await self.source.run(["sh", "-c", "rm -f /srv/*"])
+        answer = await migrate(self.destination, self.spec.name, self.source)
+        if answer.status != 0:
+            raise LabError(f"{self.spec.name} does not come home", detail=answer.err)
+        await self.destination.run(["sh", "-c", "rm -rf /srv/* /run/limosa/guests/*"])
+        await self.renew()
 
     async def changes(self, *, same_boot: bool = True) -> list[str]:
         """All that a refused, failed or aborted move left different; empty if it left nothing."""
@@ -284,10 +297,16 @@ def three_lines(answer: Answer) -> Refusal:
 
 
 async def pids_of(host: Host, word: str) -> list[int]:
-    """Processes of a host, as the machine numbers them, whose command line has `word`."""
+    """QEMUs of a host, as the host itself numbers them, whose command line has `word`."""
     inner = (await host.run(["pgrep", "-x", "qemu-system-.*"], check=False)).stdout.split()
     root = host.path("/proc")
     return [int(pid) for pid in inner if word in (root / pid / "cmdline").read_text(errors="replace")]
+
+
+async def kill_twin(host: Host) -> None:
+    """Kill the QEMU that waits for a guest on this host. Raises ValueError unless there is exactly one."""
+    (pid,) = await pids_of(host, "-incoming")
+    await host.run(["kill", "-KILL", str(pid)])
 
 
 async def configure(host: Host, **keys: Any) -> None:

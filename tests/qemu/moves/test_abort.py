@@ -107,17 +107,7 @@ async def test_an_abort_in_the_switchover_ends_on_one_side(web: Watched) -> None
     assert answer.status in {2, 10}, answer.err  # 2: it was over before the question came
     async with await control(web.destination, web.spec) as agent:
         assert (await agent.status()).boot_id == web.status.boot_id
-    await back(web)
-
-
-async def back(web: Watched) -> None:
-    """Bring the guest home again, to the files that it had."""
-    for disk in ("data", "full"):
-        await web.source.run(["sh", "-c", f"rm -f /srv/{disk}.raw*"])
-    answer = await migrate(web.destination, "web1", web.source)
-    assert answer.status == 0, answer.err
-    await web.destination.run(["sh", "-c", "rm -rf /srv/* /run/limosa/guests/*"])
-    await web.renew()
+    await web.bring_home()
 
 
 async def test_a_timeout_ends_a_move_that_takes_too_long(web: Watched) -> None:
