@@ -22,6 +22,7 @@ from limosa.cli.transport import Unix
 from limosa.errors import AgentUnreachable, Blocked, LimosaError, NotFound, UsageError
 from limosa.guest.profile import Profile
 from limosa.units import Side
+from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown, Stage
 
@@ -93,6 +94,10 @@ class Script:
     async def profile(self, guest: str) -> Profile:
         raise NotFound(f"no guest here is called {guest}")
 
+    async def examine(self, *, fix: bool) -> Diagnosis:
+        self.asked.append(fix)
+        return Diagnosis(hosts=(), troubles=())
+
     async def known_hosts(self) -> tuple[HostShown, ...]:
         return ()
 
@@ -138,6 +143,12 @@ async def test_the_command_lines_client_and_the_api_understand_each_other(bench:
     await bench.ask(lambda c: c.speed("m1", 1000))
     await bench.ask(lambda c: c.speed("m1", 0))
     assert bench.script.asked == [request, ("m1", 1000.0), ("m1", None)]
+
+
+async def test_a_doctor_is_asked_to_look_or_to_fix(bench: Bench) -> None:
+    assert (await bench.ask(lambda c: c.doctor(fix=False))).clean
+    assert (await bench.ask(lambda c: c.doctor(fix=True))).clean
+    assert bench.script.asked == [False, True]
 
 
 async def test_evidence_arrives_with_the_name_of_who_gave_it(bench: Bench) -> None:

@@ -5,6 +5,8 @@
     GET  /v1/guests/{guest}/profile    Profile; guest is a name, UUID or pid
     GET  /v1/hosts                     [HostShown]; asks every peer
     POST /v1/guests/{guest}/resolve    {"evidence": TEXT} -> MoveStatus; ends a doubt on the caller's word
+    GET  /v1/doctor                    Diagnosis; asks every peer
+    POST /v1/doctor/fix                Diagnosis, after what is proved unused on this host was removed
     POST /v1/plan                      MoveRequest -> PlanShown; changes nothing
     POST /v1/moves                     MoveRequest -> 202 MoveStatus
     GET  /v1/moves                     [MoveStatus]
@@ -46,6 +48,7 @@ from limosa.errors import (
     UsageError,
 )
 from limosa.guest.profile import Profile
+from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 
@@ -124,6 +127,9 @@ class Sight(Protocol):
     async def profile(self, guest: str) -> Profile:
         """One guest's profile, by name, UUID or pid."""
 
+    async def examine(self, *, fix: bool) -> Diagnosis:
+        """What is wrong on the known hosts."""
+
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """This host and the others."""
 
@@ -172,6 +178,8 @@ class Api:
             web.get("/v1/guests/{guest}/profile", self._profile),
             web.post("/v1/guests/{guest}/resolve", self._resolve),
             web.get("/v1/hosts", self._hosts),
+            web.get("/v1/doctor", self._doctor),
+            web.post("/v1/doctor/fix", self._fix),
             web.post("/v1/plan", self._plan),
             web.post("/v1/moves", self._start),
             web.get("/v1/moves", self._moves),
@@ -196,6 +204,12 @@ class Api:
 
     async def _hosts(self, _request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.known_hosts())
+
+    async def _doctor(self, _request: web.Request) -> web.StreamResponse:
+        return _json(await self._sight.examine(fix=False))
+
+    async def _fix(self, _request: web.Request) -> web.StreamResponse:
+        return _json(await self._sight.examine(fix=True))
 
     async def _plan(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._engine.plan(await _body(request, MoveRequest)))

@@ -16,6 +16,7 @@ from limosa.agent import look, this_host
 from limosa.agent.api import Api
 from limosa.agent.config import Config
 from limosa.agent.dial import Peers
+from limosa.agent.doctor import Doctor
 from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
 from limosa.agent.notify import feed_watchdog, notify
@@ -25,6 +26,7 @@ from limosa.errors import LimosaError, NotFound, UsageError
 from limosa.guest.discover import find_guests
 from limosa.guest.profile import Profile
 from limosa.migration.moves import Moves
+from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 
 _log = structlog.get_logger()
@@ -45,6 +47,7 @@ class Agent:
         )
         self.server: PeerServer | None = None
         self._service = Service(config, self.hosts, self.peers)
+        self.doctor = Doctor(config, self.hosts, self.peers, self.moves)
         self._api = Api(config, self.moves, self)
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -96,7 +99,7 @@ class Agent:
             _log.info("reloaded")
 
     async def _open_peer_port(self) -> None:
-        handlers = {**self.moves.handlers(), **self._service.handlers()}
+        handlers = {**self.moves.handlers(), **self._service.handlers(), **self.doctor.handlers()}
         door = Door(self.config, self._service.tell_of)
         try:
             self.server = await serve(self.config, handlers, self.hosts, door.routes())
@@ -121,6 +124,10 @@ class Agent:
     async def profile(self, guest: str) -> Profile:
         """One guest's profile."""
         return await look.read_profile(guest, self.moves)
+
+    async def examine(self, *, fix: bool) -> Diagnosis:
+        """What is wrong here and elsewhere; with `fix`, after what is proved unused here was removed."""
+        return await (self.doctor.fix() if fix else self.doctor.examine())
 
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """The hosts that are known."""

@@ -57,14 +57,15 @@ async def read_profile(wanted: str, moves: Moves) -> Profile:
 
 async def _show(guest: FoundGuest, host: HostName, hold: Hold | None) -> GuestShown:
     if hold is not None:
-        return in_hand(guest, host, await _run_state(hold), hold)
+        return in_hand(guest, host, await run_state(hold), hold)
     try:
         return shown(guest, host, await _look(guest), "")
     except LimosaError as error:
         return shown(guest, host, {}, error.what)
 
 
-async def _run_state(hold: Hold) -> str:
+async def run_state(hold: Hold) -> str:
+    """QEMU's run state through the monitor that a move holds; empty where it does not answer at once."""
     if hold.monitor is None or hold.monitor.lost:
         return ""
     try:

@@ -19,6 +19,7 @@ import msgspec
 from limosa.cli.transport import Way
 from limosa.errors import AgentUnreachable, LimosaError, from_wire
 from limosa.units import MoveId
+from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 
@@ -82,6 +83,11 @@ class AgentClient:
     def hosts(self) -> tuple[HostShown, ...]:
         """The hosts the agent knows."""
         return decoded(self.ask("GET", "/v1/hosts"), tuple[HostShown, ...])
+
+    def doctor(self, *, fix: bool) -> Diagnosis:
+        """What is wrong on the hosts that the agent knows."""
+        told = self.ask("POST", "/v1/doctor/fix") if fix else self.ask("GET", "/v1/doctor")
+        return decoded(told, Diagnosis)
 
     def resolve(self, guest: str, evidence: str) -> MoveStatus:
         """End a doubt on somebody's word; answers at once, the move then comes to rest."""

@@ -80,6 +80,11 @@ class Arrivals:
             "move.close": (MoveAsk, self._close),
         }
 
+    @property
+    def open(self) -> frozenset[MoveId]:
+        """Moves that this host takes part in now."""
+        return frozenset(self._open)
+
     def waiting(self) -> dict[MoveId, Twin]:
         """The QEMUs that guests arrive in now."""
         return {move: arrival.twin for move, arrival in self._open.items() if arrival.twin is not None}

@@ -168,6 +168,15 @@ class Moves:
         """The move that a guest's process is in, if any."""
         return next((m.status() for m in self._moves.values() if m.guest.pid == pid and not m.state.over), None)
 
+    @property
+    def store(self) -> Store:
+        """The journal; whoever is not a move only reads it, and strikes from its ledger what is gone."""
+        return self._store
+
+    def arriving(self) -> frozenset[MoveId]:
+        """Moves whose guests are on their way to this host."""
+        return self._arrivals.open
+
     def hold(self, pid: int) -> Hold | None:
         """How a process is in hand, if a move has it: as the guest that leaves, or the twin that waits for one."""
         for move in self._moves.values():

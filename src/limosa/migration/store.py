@@ -172,6 +172,11 @@ class Store:
         found = self._db.execute("SELECT 1 FROM moves WHERE id=? AND side=?", (move, side)).fetchone()
         return found is not None
 
+    def endings(self) -> dict[tuple[str, Side], str]:
+        """(move, side) -> how it ended, for every move that was closed."""
+        rows = self._db.execute("SELECT id, side, ending FROM moves WHERE closed IS NOT NULL")
+        return {(row[0], Side(row[1])): row[2] for row in rows}
+
     # -- ownership --------------------------------------------------------------------------------------------
 
     def owner(self, identity: str) -> Owner | None:

@@ -1,0 +1,69 @@
+"""`limosa doctor`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from limosa.cli.options import client_command, example
+from limosa.cli.table import table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from limosa.cli.client import AgentClient
+    from limosa.wire.doctor import Diagnosis
+
+SICK = 40
+
+
+@click.command(epilog=example("limosa doctor", "limosa doctor --fix", "limosa doctor --json | jq .troubles"))
+@click.option("--fix", is_flag=True, help="Remove from this host what is proved unused, and say what was left and why.")
+@client_command
+def doctor(agent: AgentClient, fix: bool, as_json: bool) -> int:
+    """Look at this host and every host it knows: owners, open moves, strays, guests that run twice, certificates.
+
+    Exit status 0 says that all is well, 40 that something was found.
+    """
+    diagnosis = agent.doctor(fix=fix)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(diagnosis))
+    else:
+        click.echo(page(diagnosis))
+    return 0 if diagnosis.clean else SICK
+
+
+def page(diagnosis: Diagnosis) -> str:
+    """What `limosa doctor` prints."""
+    return "\n\n".join(_parts(diagnosis))
+
+
+def _parts(diagnosis: Diagnosis) -> Iterator[str]:
+    owners = [
+        (facts.host, owned.identity, str(owned.epoch), "here" if owned.here else f"given up to {owned.peer}")
+        for facts in diagnosis.hosts
+        for owned in facts.owners
+    ]
+    if owners:
+        yield "owners\n" + table(("HOST", "GUEST", "EPOCH", "OWNER"), owners, right=("EPOCH",), indent="  ")
+    moves = [
+        (facts.host, move.id, move.guest, move.side, move.peer, move.state)
+        for facts in diagnosis.hosts
+        for move in facts.moves
+    ]
+    if moves:
+        yield "open moves\n" + table(("HOST", "MOVE", "GUEST", "SIDE", "PEER", "STATE"), moves, indent="  ")
+    if diagnosis.fixed:
+        yield "\n".join(
+            f"removed: {fixed.what}" if fixed.removed else f"left: {fixed.what}: {fixed.why}"
+            for fixed in diagnosis.fixed
+        )
+    for trouble in diagnosis.troubles:
+        lines = [f"{trouble.weight}: {trouble.host}: {trouble.what}"]
+        yield "\n".join([*lines, f"  to do: {trouble.remedy}"] if trouble.remedy else lines)
+    count = len(diagnosis.hosts)
+    asked = f"{count} host{'' if count == 1 else 's'} looked at"
+    yield f"{asked}: all is well" if diagnosis.clean else f"{asked}: something is wrong"

@@ -1,0 +1,162 @@
+"""What is wrong on some hosts, told from their facts; and which strays are proved unused. Pure."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from limosa.units import format_size
+from limosa.wire.doctor import Facts, Owned, Qemu, Standing, Thing, Trouble, Weight
+from limosa.wire.findings import Severity
+
+FIX = "limosa doctor --fix, on that host, removes it"
+WAITING = "inmigrate"
+
+_WEIGHTS = {Severity.BLOCKS: Weight.ERROR, Severity.WARNING: Weight.WARNING, Severity.NOTE: Weight.NOTE}
+
+
+def diagnose(hosts: Sequence[Facts], silent: Mapping[str, str]) -> tuple[Trouble, ...]:
+    """Everything that is wrong, worst first.
+
+    Args:
+        hosts: their facts.
+        silent: hosts that could not be asked, and why.
+    """
+    found = [*_twice(hosts), *_conflicts(hosts)]
+    for facts in hosts:
+        found += [*_doubts(facts), *_twins(facts), *_strays(facts, hosts), *_old_images(facts)]
+        found += [
+            Trouble(weight=_WEIGHTS[f.severity], host=facts.host, what=f.what, remedy=f.remedy) for f in facts.findings
+        ]
+    found += [
+        Trouble(weight=Weight.WARNING, host=host, what=f"{host} could not be asked: {why}", remedy=f"bring {host} back")
+        for host, why in silent.items()
+    ]
+    order = [Weight.ERROR, Weight.WARNING, Weight.NOTE]
+    return tuple(sorted(found, key=lambda trouble: order.index(trouble.weight)))
+
+
+def twins(facts: Facts) -> tuple[Qemu, ...]:
+    """QEMUs that limosa started to take a guest in, and that no move knows any more. They have never executed."""
+    return tuple(q for q in facts.qemus if q.ours and q.state == WAITING and q.move is None)
+
+
+def why_left(thing: Thing, others: Sequence[Facts], silent: Iterable[str]) -> str:
+    """Why a thing must not be removed; empty where it is proved unused.
+
+    Args:
+        thing: on the host that shall be tidied up.
+        others: the other hosts' facts.
+        silent: hosts that could not be asked.
+    """
+    if thing.standing is Standing.OPEN:
+        return f"move {thing.move} is open"
+    if thing.held_by:
+        return f"{thing.held_by} uses it"
+    if thing.doubt:
+        return thing.doubt
+    for facts in others:
+        if any(move.id == thing.move for move in facts.moves):
+            return f"move {thing.move} is open on {facts.host}"
+    unheard = ", ".join(silent)
+    if unheard and not thing.whole_host:
+        return f"it is on storage that other hosts may see, and {unheard} could not be asked"
+    return ""
+
+
+def named(thing: Thing) -> str:
+    """A thing in words."""
+    inside = f" in the QEMU with pid {thing.pid}" if thing.pid else ""
+    return f"{thing.kind} {thing.name}{inside}"
+
+
+def _twice(hosts: Sequence[Facts]) -> Iterator[Trouble]:
+    """One UUID in two QEMUs that are not the two ends of one move."""
+    places: dict[str, list[tuple[str, Qemu]]] = defaultdict(list)
+    for facts in hosts:
+        for qemu in facts.qemus:
+            if qemu.uuid:
+                places[qemu.uuid].append((facts.host, qemu))
+    for uuid, found in places.items():
+        stray = {(host, q.pid) for host, q in found if q.ours and q.state == WAITING and q.move is None}
+        separate = {q.move or f"{host}/{q.pid}" for host, q in found if (host, q.pid) not in stray}
+        if len(separate) < 2:
+            continue
+        running = [q for _, q in found if q.state == "running"]
+        where = ", ".join(f"{q.name} on {host} (pid {q.pid}, {q.state})" for host, q in found)
+        yield Trouble(
+            weight=Weight.ERROR,
+            host=found[0][0],
+            what=f"UUID {uuid} runs {len(running)} times: {where}"
+            if len(running) > 1
+            else f"UUID {uuid} is in {len(found)} QEMUs: {where}",
+            remedy="find out which one is the guest (the owners below say what the journals know), and end the others; "
+            "limosa ends none of them by itself",
+        )
+
+
+def _conflicts(hosts: Sequence[Facts]) -> Iterator[Trouble]:
+    """What the journals say of owners, held against each other and against what runs."""
+    holding: dict[str, list[tuple[str, Owned]]] = defaultdict(list)
+    for facts in hosts:
+        for owned in facts.owners:
+            if owned.here:
+                holding[owned.identity].append((facts.host, owned))
+            else:
+                yield from _given_up_but_here(facts, owned)
+    for identity, found in holding.items():
+        if len(found) > 1:
+            known = ", ".join(f"{host} at epoch {owned.epoch}" for host, owned in found)
+            yield Trouble(
+                weight=Weight.ERROR,
+                host=found[0][0],
+                what=f"more than one journal says that it owns {identity}: {known}",
+                remedy="a host that was fenced for `limosa resolve` has come back: see that the guest runs on one only",
+            )
+
+
+def _given_up_but_here(facts: Facts, owned: Owned) -> Iterator[Trouble]:
+    for qemu in facts.qemus:
+        if owned.identity in {qemu.uuid, f"name:{qemu.name}"} and qemu.move is None and qemu.state != WAITING:
+            yield Trouble(
+                weight=Weight.ERROR,
+                host=facts.host,
+                what=f"{qemu.name} (pid {qemu.pid}, {qemu.state}) is on {facts.host}, which gave it up to {owned.peer} "
+                f"at epoch {owned.epoch}",
+                remedy=f"if it runs on {owned.peer}, end this one",
+            )
+
+
+def _doubts(facts: Facts) -> Iterator[Trouble]:
+    for move in facts.moves:
+        if move.state == "in doubt":
+            what = f"{move.guest} is in doubt (move {move.id}): {move.waits_for}"
+            yield Trouble(weight=Weight.ERROR, host=facts.host, what=what, remedy=move.remedy)
+        elif move.state in {"settling", "not taken up"}:
+            what = f"move {move.id} of {move.guest}, whose other end is {move.peer}, is {move.state}"
+            remedy = move.remedy or f"it goes on by itself as soon as {move.peer} answers"
+            yield Trouble(weight=Weight.WARNING, host=facts.host, what=what, remedy=remedy)
+
+
+def _twins(facts: Facts) -> Iterator[Trouble]:
+    for twin in twins(facts):
+        what = f"a twin of {twin.name} (pid {twin.pid}) waits for a guest, and no move knows it"
+        yield Trouble(weight=Weight.WARNING, host=facts.host, what=what, remedy=FIX)
+
+
+def _strays(facts: Facts, hosts: Sequence[Facts]) -> Iterator[Trouble]:
+    others = [each for each in hosts if each is not facts]
+    for thing in facts.things:
+        if thing.standing is Standing.OPEN or thing.held_by:
+            continue
+        why = why_left(thing, others, ())
+        of = f" of move {thing.move}, which is {thing.standing}" if thing.move else ""
+        remedy = f"look at it: {why}" if why else FIX
+        what = f"stray {named(thing)}{of}"
+        yield Trouble(weight=Weight.WARNING, host=facts.host, what=what, remedy=remedy)
+
+
+def _old_images(facts: Facts) -> Iterator[Trouble]:
+    if images := facts.old_images:
+        total = format_size(sum(image.size for image in images))
+        what = f"{len(images)} old images, {total}: {', '.join(image.path for image in images)}"
+        remedy = "they are the guests' images from before their moves; delete them when you no longer need them"
+        yield Trouble(weight=Weight.NOTE, host=facts.host, what=what, remedy=remedy)
