@@ -4,7 +4,6 @@ import asyncio
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -22,9 +21,9 @@ from limosa.guest.discover import find_guests
 from limosa.guest.profile import FoundGuest
 from limosa.migration.diagnosis import WAITING, diagnose, named, twins, why_left
 from limosa.migration.moves import Moves
-from limosa.migration.store import Held, Store
+from limosa.migration.store import Held, Noted, Store
 from limosa.units import HostName, MoveId, Side
-from limosa.wire.doctor import Diagnosis, Facts, Fixed, OpenShown, Owned, Qemu, Thing
+from limosa.wire.doctor import Diagnosis, Facts, Fixed, OldImage, OpenShown, Owned, Qemu, Thing
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.rpc import Handlers
 
@@ -73,7 +72,7 @@ class Doctor:
         found = find_guests()
         held = await asyncio.to_thread(holders)
         looked = await asyncio.gather(*(self._qemu(guest) for guest in found))
-        things, old = await asyncio.to_thread(self._on_disk, journals, held)
+        things, old = await asyncio.to_thread(self._on_disk, journals, held, store.noted())
         seen = [*things, *strays.tagged_taps((await taps.links()).values(), journals, held)]
         seen += strays.noted(store.noted(), seen, journals, held)
         if held.blind:
@@ -135,9 +134,11 @@ class Doctor:
         ours = any(path.parent.parent == self._config.run_dir / "guests" for path in places)
         return Qemu(pid=guest.pid, name=guest.name, uuid=guest.uuid, state=state or "unknown", move=move, ours=ours)
 
-    def _on_disk(self, journals: strays.Journals, held: Holders) -> tuple[list[Thing], Any]:
-        ledger = (Path(entry.name).parent for entry in self._moves.store.noted() if entry.kind == "file")
-        places = {path for path in (*self._config.storage, *ledger) if path.is_dir()}
+    def _on_disk(
+        self, journals: strays.Journals, held: Holders, ledger: Sequence[Noted]
+    ) -> tuple[list[Thing], tuple[OldImage, ...]]:
+        parents = (Path(entry.name).parent for entry in ledger if entry.kind == "file")
+        places = {path for path in (*self._config.storage, *parents) if path.is_dir()}
         files, old = strays.tagged_files(places, journals, held)
         return [*files, *strays.directories(self._config.run_dir, journals, held)], old
 
