@@ -86,6 +86,11 @@ def stderr_in(directory: Path) -> Path:
     return next(iter(sorted(directory.glob("qemu-*.stderr"))), directory / "qemu.stderr")
 
 
+def read_stderr(directory: Path) -> str:
+    """What the QEMU that `launch` started in a directory has written there so far."""
+    return _read(stderr_in(directory))
+
+
 def _read(stderr: Path) -> str:
     return stderr.read_text(errors="replace").strip() if stderr.exists() else ""
 

@@ -48,6 +48,8 @@ class Arrival:
     side: Side = Side.DESTINATION
     committed: bool = False
     _twin: Twin | None = None
+    _words: str = ""
+    """What the twin had written to its standard error when it was destroyed."""
     _started: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: bool = False
     _clearing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -123,6 +125,7 @@ class Arrival:
             )
         if self._twin is not None:
             twin, self._twin = self._twin, None
+            self._words = twin.stderr()
             await self.qemus.stop(twin)
 
     async def listen(self, ask: ListenAsk) -> None:
@@ -244,7 +247,7 @@ class Arrival:
 
     async def close(self) -> Told:
         """End this move here: keep the guest if it was taken over, remove everything if not."""
-        words = self._twin.stderr() if self._twin else ""
+        words = self._twin.stderr() if self._twin else self._words
         if self.committed:
             await self._hand_to_agent()
         else:

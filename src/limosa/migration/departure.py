@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from limosa.cargo.kind import HostFacts, Streams
+from limosa.destination.launch import read_stderr
 from limosa.errors import (
     GuestPoweredOff,
     LimosaError,
@@ -19,6 +20,7 @@ from limosa.errors import (
     MonitorLost,
     MonitorSilent,
     MoveFailed,
+    PeerError,
     QmpError,
     TwinDiffers,
 )
@@ -86,6 +88,8 @@ class Departure:
     _shape: Mapping[str, Any] | None = None
     before: dict[str, Any] = field(default_factory=dict)
     """The guest's migration settings as its owner had them."""
+    heard: str = ""
+    """What the twin wrote to its standard error, once it is gone."""
     taken_back: bool = False
     """Whether the destination has promised, or somebody vouched, that its twin is gone for good."""
 
@@ -309,10 +313,36 @@ class Departure:
         if status == "postmigrate" and not self.taken_back:
             # The source completed but the destination never took over: its twin goes first, and then the
             # source may run (docs/qemu-notes.md: `cont` works there, disks are activated again).
-            await destination.stop_twin()
+            await self._stop_twin(destination)
         if self.running and status in PAUSED_BY_MIGRATION | {"paused"}:
             await self.monitor.execute("cont")
         await self._restore_settings()
+
+    async def _stop_twin(self, destination: Destination) -> None:
+        """Have the twin destroyed. It was never granted the guest: where its host is silent, QEMU's image locks decide.
+
+        A twin that is still there holds the locks of shared disks, and `cont` fails here until it is gone.
+        """
+        try:
+            await destination.stop_twin()
+        except PeerError:
+            if not self.running:
+                raise
+
+    async def is_handed_over(self) -> bool:
+        """Whether this QEMU stands as a completed migration leaves it: then it is not back yet."""
+        try:
+            status = (await self.monitor.execute("query-status", timeout=10))["status"]
+        except MonitorError:
+            return False  # it does not answer at all, which is another matter
+        return bool(status == "postmigrate")
+
+    def last_words(self) -> str:
+        """What the guest's own QEMU wrote to its standard error, where limosa started it."""
+        for monitor in self.profile.monitors:
+            if monitor.path and (place := Path(monitor.path).parent).parent == Path(self.host.run_dir) / "guests":
+                return read_stderr(place)
+        return ""
 
     def luggage(self) -> bytes:
         """What the journal keeps of this move, as JSON."""

@@ -90,7 +90,7 @@ async def unmake(step: Step, ends: Ends) -> None:
             await ends.kinds[step.kind].unmake(step, source)
         case Reserve():
             source.put_away()
-            await destination.close()
+            source.heard = str((await destination.close()).get("stderr", ""))
         case ShareKey(creds=creds):
             await source.forget_key(creds)
         case StartTwin():

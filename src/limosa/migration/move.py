@@ -28,7 +28,7 @@ from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.qemus import Qemus
 from limosa.migration.report import measure
-from limosa.migration.steps import Reserve, Step, name_of, stage_of
+from limosa.migration.steps import Reserve, Step, name_of, side_of, stage_of
 from limosa.migration.store import OpenMove, Store
 from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate
 from limosa.migration.watch import Watch
@@ -327,13 +327,38 @@ class Move:
             MoveInDoubt: it does not answer.
         """
         ends.source.put_away()  # not undone with its step where the destination was silent
+        if not isinstance(trouble, GuestPoweredOff):
+            await self._called_back(ends)
         self._store.close_move(self.id, Side.SOURCE, "rolled back")
         if isinstance(trouble, GuestPoweredOff):
             return
         if not ends.source.alive:
-            raise verdicts.lost(self.guest.name, self._host.name) from trouble
+            raise verdicts.lost(self.guest.name, self._host.name, ends.source.last_words()) from trouble
         if not await ends.source.is_back():
             raise verdicts.not_back(self.guest.name, self.request.to, trouble, notes) from trouble
+        if isinstance(trouble, LimosaError):
+            verdicts.complete(trouble, self._where(), ends.source.heard)
+
+    async def _called_back(self, ends: Ends) -> None:
+        """Where the twin has everything and its host is silent: keep calling until it lets go of the guest's disks.
+
+        The guest was never given up, so the other host does not run it; but its twin may lock shared disks.
+        """
+        while ends.source.alive and await ends.source.is_handed_over():
+            try:
+                await ends.source.call_back(ends.destination)
+            except LimosaError as trouble:
+                self.state = MoveState.SETTLING
+                self.error = verdicts.held_there(self.guest.name, self.request.to, trouble)
+                self._notify()
+                await asyncio.sleep(ASK_AGAIN)
+
+    def _where(self) -> str:
+        """Stage, step and side of what was done last: `copy, disks: mirror, at the source`."""
+        latest = self._journal.latest if self._journal else None
+        if latest is None:
+            return str(Stage.CHECK)
+        return f"{stage_of(latest.step)}, {name_of(latest.step)}, at the {side_of(latest.step)}"
 
     async def _decide(self, journal: Journal, ends: Ends) -> None:
         """After a commit that broke off: ask the other end for good, and go the way it says.
@@ -429,6 +454,8 @@ class Move:
             )
             yield found, Ends(self._departing(luggage, monitor), destination, kinds)
         finally:
+            if self._departure is not None:
+                self._departure.put_away()
             await monitor.close()
 
     def _departing(self, luggage: Luggage, monitor: Monitor | None) -> Departure:

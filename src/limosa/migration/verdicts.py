@@ -88,12 +88,37 @@ def interrupted(guest: str, to: str) -> MoveFailed:
     )
 
 
-def lost(guest: str, host: str) -> GuestLost:
-    """The guest's own QEMU is gone, and it was never given up."""
+def lost(guest: str, host: str, words: str = "") -> GuestLost:
+    """The guest's own QEMU is gone, and it was never given up; `words` are its last ones, where limosa started it."""
     return GuestLost(
         f"the QEMU of {guest} on {host} is gone; the move was rolled back",
         remedy=f"start it again on {host}: its disks there are whole",
+        detail=words,
     )
+
+
+def held_there(guest: str, to: str, trouble: LimosaError) -> MoveInDoubt:
+    """The twin has everything, was never granted the guest, and its host cannot be told to destroy it."""
+    return MoveInDoubt(
+        f"{guest} was not given up, but cannot go on here yet: {to}, whose twin may hold its disks, is silent",
+        guest_runs=Side.UNKNOWN,
+        remedy=f"bring {to} back, or switch it off: its agent is asked until it answers, and {guest} goes on here then",
+        detail=trouble.what,
+    )
+
+
+def complete(trouble: LimosaError, where: str, heard: str) -> None:
+    """Fill in what whoever raised it could not know: that the guest is back, where the move stood, QEMU's words there.
+
+    Args:
+        trouble: why a move was rolled back.
+        where: stage, step and side.
+        heard: what the twin wrote to its standard error.
+    """
+    trouble.guest_runs = trouble.guest_runs or Side.SOURCE
+    trouble.remedy = trouble.remedy or "mend what is named here, then start the move again"
+    words = "" if heard in trouble.detail else f"the twin's last words: {heard}"
+    trouble.detail = "\n".join(filter(None, (f"it stood at: {where}", trouble.detail, words)))
 
 
 def defect(guest: str, surprise: Exception, runs: Side) -> MoveFailed:

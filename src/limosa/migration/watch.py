@@ -33,6 +33,8 @@ class Watch:
         """
         work = asyncio.ensure_future(deed)
         try:
+            if self._rung:
+                raise self._rung[0]  # between two deeds: the next one must not even begin
             await asyncio.wait({work, *self._alarms}, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 await asyncio.wait({work}, timeout=PATIENCE)
