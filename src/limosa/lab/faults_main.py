@@ -112,7 +112,13 @@ def keep_logs(made: Bench, cell: Cell, below: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
     for host in made.lab.hosts.values():
         shutil.copytree(host.directory / "log", place / host.name, dirs_exist_ok=True)
+        if host.plugged:
+            shutil.copytree(host.path("/run/limosa/guests"), place / f"{host.name}-guests", ignore=_sockets)
         shutil.copytree(host.directory / "lib", place / f"{host.name}-state", dirs_exist_ok=True)
+
+
+def _sockets(_directory: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(("stderr", "log")) and not name.startswith("m")]
 
 
 def chosen(all_cells: Sequence[Cell], only: str, count: int, done: Iterable[str]) -> tuple[Cell, ...]:
