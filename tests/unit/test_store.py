@@ -1,4 +1,8 @@
+import os
 import sqlite3
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -122,3 +126,61 @@ def test_every_record_is_synchronised_to_the_disk(path: Path) -> None:
 )
 def test_a_guest_without_a_uuid_is_known_by_its_name(uuid: str, known_as: str) -> None:
     assert identity_of(uuid, "web1") == known_as
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting needs root")
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> None:
+    with suppress(OSError), (place / "filler").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+
+
+def test_a_move_in_flight_is_recorded_after_the_disk_filled_and_a_new_one_is_refused(small: Path) -> None:
+    store = Store(small / "journal.db")
+    store.check()
+    store.open_move(opened())
+    fill(small)
+    store.outcome(MOVE, dict.fromkeys(range(40), "made"))
+    store.record_owner(owner(2, Held.GIVEN_UP))
+    assert store.owner("u-1") == owner(2, Held.GIVEN_UP)
+    with pytest.raises(StateDiskError, match="cannot be written"):
+        store.check()
+    (small / "filler").unlink()
+    store.check()
+
+
+def test_a_journal_on_a_read_only_disk_is_read_and_written_as_soon_as_it_can_be(small: Path, tmp_path: Path) -> None:
+    store = Store(small / "journal.db")
+    store.open_move(opened())
+    store.record_owner(owner(2))
+    # Over itself, because a file that is open for writing keeps its own mount writable.
+    subprocess.run(["mount", "--bind", str(small), str(small)], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(small)], check=True)
+    again = Store(small / "journal.db", tmp_path)
+    assert again.owner("u-1") == owner(2)
+    assert [move.id for move in again.open_moves()] == [MOVE]
+    with pytest.raises(StateDiskError):
+        again.record_owner(owner(3))
+    subprocess.run(["umount", "-l", str(small)], check=True)
+    again.record_owner(owner(3))
+    again.close()
+    assert store.owner("u-1") == owner(3)
+
+
+def test_a_full_disk_without_a_journal_reads_as_an_empty_one(small: Path, tmp_path: Path) -> None:
+    fill(small)
+    store = Store(small / "journal.db", tmp_path)
+    assert store.open_moves() == ()
+    with pytest.raises(StateDiskError):
+        store.check()

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from limosa.agent.config import Config, address_towards
 from limosa.agent.dial import Peers
@@ -21,6 +22,8 @@ from limosa.errors import LimosaError
 from limosa.units import HostName
 from limosa.wire.guests import Hello, HostShown
 from limosa.wire.rpc import PROTOCOL, Caller
+
+_log = structlog.get_logger()
 
 PROBE_LIMIT = 3.0
 """Seconds that `limosa hosts` waits for one host."""
@@ -93,13 +96,22 @@ def machine_id(state_dir: Path) -> str:
 
     The machine's alone would not do: containers and lab hosts share it; nor the file's alone: images are copied.
     """
-    file = state_dir / "host-id"
-    if not file.exists():
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        replace_file(file, secrets.token_hex(16).encode(), 0o600)
     machine = Path("/etc/machine-id")
     own = machine.read_bytes().strip() if machine.exists() else b""
-    return hashlib.sha256(own + b"\0" + file.read_bytes()).hexdigest()[:32]
+    return hashlib.sha256(own + b"\0" + _host_id(state_dir / "host-id")).hexdigest()[:32]
+
+
+def _host_id(file: Path) -> bytes:
+    if not file.exists():
+        made = secrets.token_hex(16).encode()
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(file, made, 0o600)
+        except OSError as error:
+            # No move starts while nothing can be recorded; until then one id is as good as another.
+            _log.error("the state disk cannot be written", file=str(file), why=error.strerror)
+            return made
+    return file.read_bytes()
 
 
 async def show_hosts(config: Config, hosts: Hosts, peers: Peers) -> tuple[HostShown, ...]:

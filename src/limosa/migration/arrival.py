@@ -13,7 +13,7 @@ import msgspec
 from limosa.cargo.kind import HostFacts, Kind, Streams, When
 from limosa.destination.argv import TwinShape
 from limosa.destination.launch import Twin
-from limosa.errors import LaunchError, LimosaError, MonitorError, MonitorLost, MoveFailed
+from limosa.errors import LaunchError, LimosaError, MonitorError, MonitorLost, MoveFailed, StateDiskError
 from limosa.migration.credentials import write_key
 from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, StartAsk, Started, StepAsk, TakeAsk, Told
 from limosa.migration.qemus import Qemus
@@ -311,8 +311,9 @@ class Arrival:
     def _put_away(self, ending: str) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
         self._closed = True
-        self.store.strike(self.move)
-        self.store.close_move(self.move, self.side, ending)
+        with contextlib.suppress(StateDiskError):  # it is settled once more at the next start, which is harmless
+            self.store.strike(self.move)
+            self.store.close_move(self.move, self.side, ending)
         self.ended(self.move)
 
     def _own_objects(self) -> tuple[tuple[str, str], ...]:

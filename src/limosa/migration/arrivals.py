@@ -140,10 +140,16 @@ class Arrivals:
                 remedy="`limosa doctor` on both hosts shows who owns it",
             )
 
-    async def restore(self) -> None:
-        """Settle what was open when this agent stopped: forward what it had taken over, back what not."""
+    async def restore(self, *, taken_only: bool = False) -> None:
+        """Settle what was open when this agent stopped: forward what it had taken over, back what not.
+
+        Args:
+            taken_only: leave what was not taken over as it is: nothing can be promised while nothing can be recorded.
+        """
         for move in self._store.open_moves():
-            if move.side is not Side.DESTINATION:
+            if move.side is not Side.DESTINATION or move.id in self._open:
+                continue
+            if taken_only and self._taken(move.id) is None:
                 continue
             arrival = self._arriving(msgspec.json.decode(move.baggage, type=Luggage))
             self._open[move.id] = arrival

@@ -316,8 +316,14 @@ class Move:
         if not journal.resumed:
             await self._decide(journal, ends)
         self._measured = measure(journal, ends.source, checks=journal.began - self._began)
-        self._store.close_move(self.id, Side.SOURCE, "completed")
+        self._close_record("completed")
         self._end(MoveState.COMPLETED, None)
+
+    def _close_record(self, ending: str) -> None:
+        try:
+            self._store.close_move(self.id, Side.SOURCE, ending)
+        except StateDiskError as trouble:  # it is settled once more at the next start, which is harmless
+            self._warnings = (*self._warnings, trouble.what)
 
     async def _back_home(self, ends: Ends, trouble: BaseException, notes: tuple[str, ...]) -> None:
         """A move was rolled back: make sure that the guest is where it was.
@@ -329,7 +335,7 @@ class Move:
         ends.source.put_away()  # not undone with its step where the destination was silent
         if not isinstance(trouble, GuestPoweredOff):
             await self._called_back(ends)
-        self._store.close_move(self.id, Side.SOURCE, "rolled back")
+        self._close_record("rolled back")
         if isinstance(trouble, GuestPoweredOff):
             return
         if not ends.source.alive:
@@ -407,7 +413,7 @@ class Move:
         try:
             if departure.gave_up:
                 await self._decide(journal, ends)
-                self._store.close_move(self.id, Side.SOURCE, "completed")
+                self._close_record("completed")
                 self._end(MoveState.COMPLETED, None)
                 return
             trouble = verdicts.interrupted(self.guest.name, self.request.to)

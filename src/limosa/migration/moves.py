@@ -1,15 +1,17 @@
 """All moves of one agent: those that leave this host, and those that come to it."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from limosa.cargo.kind import HostFacts, Kind, kinds
-from limosa.errors import Blocked, NotFound, UsageError
+from limosa.errors import Blocked, NotFound, StateDiskError, UsageError
 from limosa.guest.attach import pick
 from limosa.guest.profile import FoundGuest
 from limosa.migration.arrivals import Arrivals
@@ -23,6 +25,11 @@ from limosa.wire.rpc import Handler
 
 MIN_EVIDENCE = 4
 """Words that evidence has at least; it is recorded for whoever looks into the matter later."""
+
+ASK_DISK = 1.0
+"""Seconds between two attempts at a state disk that refuses."""
+
+_log = structlog.get_logger()
 
 KEPT = 200
 """Reports of ended moves that are kept in memory."""
@@ -55,16 +62,36 @@ class Moves:
         self._host = host
         self._link = link
         self._kinds = kinds() if cargo is None else cargo
-        self._store = store or Store(Path(host.state_dir) / "journal.db")
+        self._store = store or Store(Path(host.state_dir) / "journal.db", Path(host.run_dir))
         self._qemus = qemus or Qemus()
         self._arrivals = Arrivals(host, self._kinds, self._store, self._qemus, qemu_binaries=qemu_binaries, ports=ports)
         self._moves: dict[MoveId, Move] = {}
+        self._waiting: asyncio.Task[None] | None = None
 
     async def restore(self) -> None:
         """Settle what was open when this agent stopped: arrivals at once, departures as their peers answer.
 
-        Called once, before the peer link is served.
+        Called once, before the peer link is served. While the state disk refuses, guests that were taken over go on
+        all the same, and the rest waits for the disk.
         """
+        try:
+            self._store.prove()
+        except StateDiskError as trouble:
+            _log.error("open moves wait for the state disk", why=trouble.what, remedy=trouble.remedy)
+            await self._arrivals.restore(taken_only=True)
+            self._waiting = asyncio.create_task(self._restore_later(), name="open moves")
+        else:
+            await self._restore()
+
+    async def _restore_later(self) -> None:
+        while True:
+            await asyncio.sleep(ASK_DISK)  # a disk that can be written again tells nobody
+            with contextlib.suppress(StateDiskError):
+                self._store.prove()
+                break
+        await self._restore()
+
+    async def _restore(self) -> None:
         await self._arrivals.restore()
         for record in self._store.open_moves():
             if record.side is Side.SOURCE:
@@ -129,8 +156,10 @@ class Moves:
         Raises:
             NotFound: no such guest.
             Blocked: it is in a move already.
+            StateDiskError: it could not be recorded.
         """
         move = self._new(request)
+        self._store.check()
         self._moves[move.id] = move
         move.start(self._link, self._kinds)
         self._forget_old()
@@ -193,6 +222,9 @@ class Moves:
 
     async def close(self) -> None:
         """Roll back what has not committed, at both ends. What waits for another host stays in the journal."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.gather(self._waiting, return_exceptions=True)
         running = [m for m in self._moves.values() if not m.state.over]
         await asyncio.gather(*(self._leave(move) for move in running))
         await self._arrivals.close()

@@ -5,7 +5,11 @@ Each record is written before the deed that it is about.
 """
 
 import contextlib
+import errno
+import os
+import shutil
 import sqlite3
+import tempfile
 import time
 from collections.abc import Iterator
 from enum import StrEnum
@@ -40,6 +44,12 @@ SCHEMA = (
     """,
 )
 """One script for each version of the file; a version that was released is never changed."""
+
+
+RESERVE = 1024**2
+"""Bytes put by for moves in flight: one takes some hundred KiB of the write-ahead log."""
+LEAST = 256 * 1024
+"""Free bytes below which the reserve is used, and no new move starts."""
 
 
 class Held(StrEnum):
@@ -93,27 +103,41 @@ def identity_of(uuid: str, name: str) -> str:
 class Store:
     """The journal file of one agent.
 
+    Where the state disk cannot be written from the beginning, everything that is recorded can be read all the
+    same, out of a copy in memory; every write tries the disk again.
+
+    Args:
+        path: the file.
+        spare: a directory on another file system, for that copy; default: the system's for temporary files.
+
     Raises (every method that writes):
         StateDiskError: the record could not be made durable.
     """
 
-    def __init__(self, path: Path) -> None:
+    _unopened: StateDiskError | None = None
+
+    def __init__(self, path: Path, spare: Path | None = None) -> None:
         self.path = path
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, isolation_level=None)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._upgrade()
+            self._db = _opened(path)
         except (OSError, sqlite3.Error) as error:
-            raise _unwritable(path, error) from error
+            self._unopened = _unwritable(path, error)
+            self._db = _upgraded(_copied(path, spare), path)
 
     def close(self) -> None:
         """Close the file."""
         self._db.close()
 
     def check(self) -> None:
-        """Prove that records can be written now; asked before a move is accepted."""
+        """Prove that records can be written now, and for the time of a move; asked before a move is accepted.
+
+        A reserve is put by, which moves in flight use up when the disk fills in their middle.
+        """
+        self._put_reserve_by()
+        self.prove()
+
+    def prove(self) -> None:
+        """Prove that a record can be written now."""
         with self._writing():
             self._db.execute("CREATE TABLE IF NOT EXISTS probe (at REAL)")
             self._db.execute("DELETE FROM probe")
@@ -258,21 +282,44 @@ class Store:
 
     # -- the file itself --------------------------------------------------------------------------------------
 
-    def _upgrade(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > len(SCHEMA):
-            raise StateDiskError(
-                f"{self.path} was written by a newer limosa (format {version}, this one knows {len(SCHEMA)})",
-                remedy="install that version again; nothing was changed",
-            )
-        for number in range(version, len(SCHEMA)):
-            self._db.executescript(f"BEGIN; {SCHEMA[number]} PRAGMA user_version={number + 1}; COMMIT;")
+    @property
+    def _reserve(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.reserve")
+
+    def _put_reserve_by(self) -> None:
+        if not self.path.parent.is_dir():
+            return  # the write that follows makes it, or says why it cannot
+        try:
+            with self._reserve.open("ab") as file:
+                os.posix_fallocate(file.fileno(), 0, RESERVE)
+        except OSError as error:
+            raise _unwritable(self.path, error) from error
+        if _free(self.path) < LEAST:
+            raise _unwritable(self.path, OSError(errno.ENOSPC, "almost no room is left"))
+
+    def _give_reserve_up(self) -> None:
+        """Make room for what must be recorded of a move in flight."""
+        with contextlib.suppress(OSError):  # then the write itself says what is wrong
+            if _free(self.path) < LEAST:
+                self._reserve.unlink(missing_ok=True)
+
+    def _open_again(self) -> None:
+        if self._unopened is None:
+            return
+        try:
+            opened = _opened(self.path)
+        except (OSError, sqlite3.Error) as error:
+            raise _unwritable(self.path, error) from error
+        self._db.close()
+        self._db, self._unopened = opened, None
 
     def _outcomes(self, move: str) -> dict[int, str]:
         return dict(self._db.execute("SELECT number, outcome FROM steps WHERE move=?", (move,)).fetchall())
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        self._open_again()
+        self._give_reserve_up()
         try:
             self._db.execute("BEGIN IMMEDIATE")
             yield
@@ -280,7 +327,55 @@ class Store:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 self._db.execute("ROLLBACK")
-            raise _unwritable(self.path, error) from error
+            refusal = _unwritable(self.path, error)
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+                self._unopened = refusal  # SQLite keeps a file read-only that was so when it was opened
+            raise refusal from error
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        return _upgraded(db, path)
+    except BaseException:
+        db.close()
+        raise
+
+
+def _copied(path: Path, spare: Path | None) -> sqlite3.Connection:
+    """What a journal says that cannot be opened where it is: to read one in WAL mode, SQLite writes beside it."""
+    memory = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        with tempfile.TemporaryDirectory(dir=spare, prefix="limosa-journal-") as directory:
+            for suffix in ("", "-wal"):
+                if (part := path.with_name(path.name + suffix)).exists():
+                    shutil.copyfile(part, Path(directory) / part.name)
+            with contextlib.closing(sqlite3.connect(Path(directory) / path.name)) as copy:
+                copy.backup(memory)
+    except (OSError, sqlite3.Error) as error:
+        raise _unwritable(path, error) from error
+    return memory
+
+
+def _upgraded(db: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > len(SCHEMA):
+        raise StateDiskError(
+            f"{path} was written by a newer limosa (format {version}, this one knows {len(SCHEMA)})",
+            remedy="install that version again; nothing was changed",
+        )
+    for number in range(version, len(SCHEMA)):
+        db.executescript(f"BEGIN; {SCHEMA[number]} PRAGMA user_version={number + 1}; COMMIT;")
+    return db
+
+
+def _free(path: Path) -> int:
+    """Bytes that are free on the file system of a file."""
+    found = os.statvfs(path.parent)
+    return found.f_bavail * found.f_frsize
 
 
 def _owner(row: tuple[Any, ...]) -> Owner:
