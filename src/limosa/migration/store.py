@@ -42,6 +42,12 @@ SCHEMA = (
     );
     CREATE TABLE said (at REAL NOT NULL, identity TEXT NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL);
     """,
+    # `owners` knows the latest move of a guest only; who asks about an earlier one must not hear "never".
+    """
+    CREATE TABLE taken (move TEXT PRIMARY KEY, epoch INTEGER NOT NULL, at REAL NOT NULL);
+    INSERT INTO taken SELECT move, epoch, at FROM owners JOIN moves ON moves.id = owners.move
+        WHERE owners.state = 'here' AND moves.side = 'destination';
+    """,
 )
 """One script for each version of the file; a version that was released is never changed."""
 
@@ -240,6 +246,17 @@ class Store:
             self._db.execute(
                 "UPDATE moves SET baggage=? WHERE id=? AND side=?", (baggage, owner.move, Side.DESTINATION)
             )
+            self._db.execute("INSERT OR IGNORE INTO taken VALUES (?,?,?)", (owner.move, owner.epoch, time.time()))
+
+    def taken(self, move: MoveId) -> int | None:
+        """The epoch that this host took over with a move; None if it did not. Stays true when the guest moves on."""
+        found = self._db.execute("SELECT epoch FROM taken WHERE move=?", (move,)).fetchone()
+        return None if found is None else int(found[0])
+
+    def ending(self, move: MoveId, side: Side) -> str | None:
+        """How a move was closed on this side; None while it is open, or unknown."""
+        found = self._db.execute("SELECT ending FROM moves WHERE id=? AND side=?", (move, side)).fetchone()
+        return None if found is None else found[0]
 
     def refuse(self, move: MoveId) -> None:
         """Record that this host will never take the guest of this move over: its twin is destroyed."""
@@ -339,10 +356,14 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
-        return _upgraded(db, path)
+        _upgraded(db, path)
+        db.execute("CREATE TABLE IF NOT EXISTS probe (at REAL)")
+        db.execute("DELETE FROM probe")  # SQLite opens a read-only file without a word
+        db.execute("INSERT INTO probe VALUES (?)", (time.time(),))
     except BaseException:
         db.close()
         raise
+    return db
 
 
 def _copied(path: Path, spare: Path | None) -> sqlite3.Connection:
