@@ -293,11 +293,12 @@ class GuestControl:
         return msgspec.json.decode(line, type=kind)
 
     async def _exchange(self, command: str) -> bytes:
-        # On a serial line come also the kernel's messages, and answers that an earlier client no longer waited for.
+        # On a serial line come also the kernel's messages, answers that an earlier client no longer waited for, and, until
+        # the agent has set the terminal up, an echo of what was sent.
         tag = f"@{secrets.token_hex(4)} ".encode()
         self._writer.write(tag + command.encode() + b"\n")
         await self._writer.drain()
-        while not (line := await self._reader.readuntil(b"\n")).startswith(tag):
+        while not (line := await self._reader.readuntil(b"\n")).startswith(tag + b"{"):
             pass
         return line.removeprefix(tag)
 
