@@ -5,22 +5,44 @@ import contextlib
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from limosa.cargo.kind import HostFacts, Kind, Streams, When
 from limosa.destination.argv import TwinShape
 from limosa.destination.launch import Twin
-from limosa.errors import LaunchError, LimosaError, MonitorError, MonitorLost, MoveFailed, StateDiskError
+from limosa.errors import (
+    GuestLost,
+    LaunchError,
+    LimosaError,
+    MonitorError,
+    MonitorLost,
+    MoveFailed,
+    QmpError,
+    StateDiskError,
+)
 from limosa.migration.credentials import write_key
 from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, StartAsk, Started, StepAsk, TakeAsk, Told
 from limosa.migration.qemus import Qemus
-from limosa.migration.store import Held, OpenMove, Owner, Store, identity_of
+from limosa.migration.store import Held, OpenMove, Owner, Store, identity_of, insist
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
 from limosa.wire.moves import Progress
+
+LOST = "lost"
+"""How a move ended on this side whose guest was taken over, and whose QEMU then died."""
+
+_log = structlog.get_logger()
+
+AGAIN = 1.0
+"""Seconds until what could not be finished alone is tried again."""
+
+UNATTENDED = 30.0
+"""Seconds within which a source that opened a move stays on the line; it does so at once."""
 
 CAPABILITIES = ("events", "validate-uuid")
 """What a twin needs to say when it is complete, and to refuse another guest's state."""
@@ -52,7 +74,13 @@ class Arrival:
     """What the twin had written to its standard error when it was destroyed."""
     _started: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: bool = False
-    _clearing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _lost: bool = False
+    _resumed: bool = False
+    _said: Started | None = None
+    _attended: bool = False
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _alone: asyncio.Task[None] | None = None
+    _recording: asyncio.Task[None] | None = None
 
     @property
     def ask(self) -> ReserveAsk:
@@ -95,21 +123,27 @@ class Arrival:
 
     async def keep_key(self, ask: KeyAsk) -> None:
         """Store the one-time key for the twin that will be started."""
-        write_key(self.directory, ask.key)
+        async with self._turn:
+            self._require_open()
+            write_key(self.directory, ask.key)
 
     async def start(self, ask: StartAsk) -> Started:
-        """Start the twin of a profile, and read it back.
+        """Start the twin of a profile, and read it back. Repeating it returns what was read.
 
         Raises:
             LaunchError: it did not start; `detail` is its stderr.
         """
-        self._twin, line = await self.qemus.start(
-            ask.profile, self._shape(), binary=self.ask.binary, monitor=self.ask.monitor
-        )
-        self._started.set()
-        await self.qemus.finish(self._twin, ask.profile)
-        profile = await self.qemus.introspect(self._twin.monitor, self._twin.pid)
-        return Started(pid=self._twin.pid, profile=profile, argv=line)
+        async with self._turn:
+            self._require_open()
+            if self._said is None:
+                self._twin, line = await self.qemus.start(
+                    ask.profile, self._shape(), binary=self.ask.binary, monitor=self.ask.monitor
+                )
+                self._started.set()
+                await self.qemus.finish(self._twin, ask.profile)
+                profile = await self.qemus.introspect(self._twin.monitor, self._twin.pid)
+                self._said = Started(pid=self._twin.pid, profile=profile, argv=line)
+            return self._said
 
     async def stop_twin(self) -> None:
         """Destroy the twin, which has never executed.
@@ -169,11 +203,24 @@ class Arrival:
 
     async def make(self, ask: StepAsk) -> Told:
         """Make a cargo step here."""
-        return Told(facts=dict(await self.kinds[ask.step.kind].make(ask.step, self)))
+        async with self._turn:
+            self._require_open()
+            return Told(facts=dict(await self.kinds[ask.step.kind].make(ask.step, self)))
 
     async def unmake(self, ask: StepAsk) -> None:
-        """Undo a cargo step here."""
-        await self.kinds[ask.step.kind].unmake(ask.step, self)
+        """Undo a cargo step here; what was taken over is not undone any more."""
+        async with self._turn:
+            if not self.committed and not self._closed:
+                await self.kinds[ask.step.kind].unmake(ask.step, self)
+
+    def _require_open(self) -> None:
+        """What arrives late, or once more, after this host has let go of the move must leave no trace.
+
+        Raises:
+            MoveFailed: it has.
+        """
+        if self._closed or self.store.refused(self.move):
+            raise MoveFailed(f"{self.host.name} has ended the move {self.move}", guest_runs=Side.SOURCE)
 
     async def arrived(self) -> None:
         """Return when the twin has loaded everything.
@@ -221,14 +268,49 @@ class Arrival:
 
         Raises:
             MoveFailed: this host has not taken the guest over.
+            GuestLost: its QEMU died.
         """
+        async with self._turn:
+            return await self._resume()
+
+    async def _resume(self) -> Told:
         if not self.committed:
             raise MoveFailed(
                 f"{self.host.name} does not own {self.ask.name}, so it does not run it", guest_runs=Side.SOURCE
             )
+        if self.lost:
+            raise lost_here(self.ask.name, self.host.name)
         if self.luggage.cont and (await self.monitor.execute("query-status"))["status"] != "running":
             await _running(self.monitor)
+        self._resumed = True
         return Told()
+
+    @property
+    def lost(self) -> bool:
+        """Whether this host took the guest over, and its QEMU is known to be gone."""
+        return self.committed and (self._lost or (self._twin is not None and self._twin.monitor.lost))
+
+    def open_alone(self) -> None:
+        """Give the source its time to stay on the line, and clean up if it never does."""
+        asyncio.get_running_loop().call_later(UNATTENDED, self._unattended)
+
+    def _unattended(self) -> None:
+        if not self._attended:
+            self.leave_alone()
+
+    def leave_alone(self) -> asyncio.Task[None]:
+        """Bring this end to rest without the source, however often it takes; in the background."""
+        if self._alone is None or self._alone.done():
+            self._alone = asyncio.create_task(self._come_to_rest(), name=f"arrival-{self.move}")
+        return self._alone
+
+    async def _come_to_rest(self) -> None:
+        while not self._closed:
+            try:
+                await (self.go_on() if self.committed else self.clear())
+            except (LimosaError, OSError) as trouble:
+                _log.warning("an arrival cannot be brought to rest yet", move=self.move, why=str(trouble))
+                await asyncio.sleep(AGAIN)  # a disk, a QEMU or a network that works again tells nobody
 
     async def attend(self) -> None:
         """Stay on the line until the twin dies. When the caller is gone: clean up, or go on alone after commit.
@@ -236,57 +318,86 @@ class Arrival:
         Raises:
             LaunchError: the twin died.
         """
+        self._attended = True
         try:
             await self._started.wait()
             await self.monitor.gone()
             raise self._died()
         except asyncio.CancelledError:
             # The runner of the source cancels this call only after it closed the move, so the line is dead.
-            await asyncio.shield(self.go_on() if self.committed else self.clear())
+            await asyncio.shield(self.leave_alone())
             raise
 
     async def close(self) -> Told:
         """End this move here: keep the guest if it was taken over, remove everything if not."""
         words = self._twin.stderr() if self._twin else self._words
-        if self.committed:
-            await self._hand_to_agent()
-        else:
-            await self.clear()
+        try:
+            await (self._let_go() if self.committed else self.clear())
+        except (LimosaError, OSError):
+            self.leave_alone()
+            raise
         return Told(facts={"stderr": words} if words else {})
 
     async def clear(self) -> None:
-        """Refuse the guest for good, and remove everything that was made here for it."""
-        async with self._clearing:
-            if self.committed:
+        """Refuse the guest for good, and remove everything that was made here for it.
+
+        Raises:
+            StateDiskError: the refusal cannot be recorded; nothing was removed.
+            LimosaError: something could not be removed, and is still in the ledger.
+        """
+        async with self._turn:
+            if self.committed or self._closed:
                 return
             # First the promise, then the deed: whoever asks after a crash in between gets the same answer.
             self.store.refuse(self.move)
+            troubles: list[LimosaError | OSError] = []
             for step in reversed(self.ask.steps):
-                with contextlib.suppress(MonitorError):  # the twin is going away anyhow
+                try:
                     await self.kinds[step.kind].unmake(step, self)
+                except MonitorError:
+                    continue  # the twin is going away anyhow
+                except (LimosaError, OSError) as trouble:
+                    troubles.append(trouble)
             await self.stop_twin()
+            # One that an earlier agent started, or that never greeted.
+            self.qemus.kill(self.ask.monitor)
+            if troubles:
+                raise troubles[0]
             shutil.rmtree(Path(self.ask.monitor).parent, ignore_errors=True)
             self._put_away("rolled back")
 
     async def go_on(self) -> None:
-        """Finish a move whose source is gone, after this host has taken the guest over."""
-        async with self._clearing:
+        """Finish a move after this host has taken the guest over: what is left of it, with or without its source.
+
+        Raises:
+            LimosaError: something could not be done yet.
+        """
+        async with self._turn:
             if self._closed:
                 return
-            for step in self.ask.steps:
-                if step.when is When.BEFORE_CONT:
-                    await self.kinds[step.kind].make(step, self)
-            await self.resume()
-            for step in self.ask.steps:
-                if step.when in {When.ANNOUNCE, When.RETIRE}:
-                    await self.kinds[step.kind].make(step, self)
-        await self._hand_to_agent()
+            await self._find_twin()
+            if not self.lost and not self._resumed:
+                await self._make_all(When.BEFORE_CONT)
+                await self._resume()
+                await self._make_all(When.ANNOUNCE)
+            await self._make_all(When.RETIRE)
+            await self._hand_to_agent()
 
-    async def take_up(self) -> None:
-        """Find the twin again after this agent was restarted; there may be none."""
-        self._twin = await self.qemus.find_twin(self.ask.monitor)
-        if self._twin is not None:
-            self._started.set()
+    async def _let_go(self) -> None:
+        async with self._turn:
+            if not self._closed:
+                await self._hand_to_agent()
+
+    async def _make_all(self, when: When) -> None:
+        for step in self.ask.steps:
+            if step.when is when:
+                await self.kinds[step.kind].make(step, self)
+
+    async def _find_twin(self) -> None:
+        """After a restart of this agent; there may be none."""
+        if self._twin is None:
+            self._twin = await self.qemus.find_twin(self.ask.monitor)
+            self._lost = self._twin is None
 
     @property
     def twin(self) -> Twin | None:
@@ -297,8 +408,10 @@ class Arrival:
         if self._twin is not None:
             with contextlib.suppress(MonitorLost):  # a guest that ended meanwhile needs no tidying
                 await self._leave_as_started(self._twin.monitor)
+        ending = LOST if self.lost else "arrived"
+        if self._twin is not None:
             await self._twin.monitor.close()
-        self._put_away("arrived")
+        self._put_away(ending)
 
     async def _leave_as_started(self, monitor: Monitor) -> None:
         """Take back what only this move needed: the guest's owner may migrate it by other means."""
@@ -306,15 +419,22 @@ class Arrival:
         off = [{"capability": name, "state": False} for name in (*CAPABILITIES, "multifd")]
         await monitor.execute("migrate-set-capabilities", {"capabilities": off})
         if self.streams.tls_creds:
-            await monitor.execute("object-del", {"id": self.streams.tls_creds})
+            with contextlib.suppress(QmpError):  # it was tidied before
+                await monitor.execute("object-del", {"id": self.streams.tls_creds})
 
     def _put_away(self, ending: str) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
         self._closed = True
-        with contextlib.suppress(StateDiskError):  # it is settled once more at the next start, which is harmless
-            self.store.strike(self.move)
-            self.store.close_move(self.move, self.side, ending)
+        record = partial(self._record_end, ending)
+        try:
+            record()
+        except StateDiskError:
+            self._recording = asyncio.create_task(insist(record), name=f"end of {self.move}")
         self.ended(self.move)
+
+    def _record_end(self, ending: str) -> None:
+        self.store.strike(self.move)
+        self.store.close_move(self.move, self.side, ending)
 
     def _own_objects(self) -> tuple[tuple[str, str], ...]:
         return (("process", self.ask.monitor), ("directory", str(self.directory)))
@@ -337,6 +457,14 @@ class Arrival:
             remedy="QEMU's own words above say why; nothing is lost at the source",
             detail=words,
         )
+
+
+def lost_here(guest: str, host: str) -> GuestLost:
+    """What to say of a guest that was taken over, and whose QEMU then died."""
+    return GuestLost(
+        f"{guest} was taken over by {host}, and its QEMU there has died",
+        remedy=f"start it again on {host}: its disks there are whole",
+    )
 
 
 def check_grant(grant: TakeAsk, ask: ReserveAsk, known: Owner | None, *, refused: bool) -> None:

@@ -9,9 +9,9 @@ import msgspec
 from limosa.cargo.kind import HostFacts, Kind, Streams
 from limosa.destination.binaries import choose
 from limosa.destination.launch import Twin
-from limosa.errors import Blocked, MoveFailed
+from limosa.errors import Blocked, GuestLost, LimosaError, MoveFailed
 from limosa.guest.profile import FoundGuest, Profile
-from limosa.migration.arrival import Arrival, Luggage
+from limosa.migration.arrival import LOST, Arrival, Luggage
 from limosa.migration.credentials import CREDS
 from limosa.migration.ends import (
     KeyAsk,
@@ -28,7 +28,7 @@ from limosa.migration.ends import (
 )
 from limosa.migration.fault_points import AFTER, reach
 from limosa.migration.qemus import Qemus
-from limosa.migration.store import Held, Owner, Store, identity_of
+from limosa.migration.store import Held, Store, identity_of
 from limosa.units import HostName, MoveId, Side, format_size
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.rpc import Handler
@@ -124,11 +124,14 @@ class Arrivals:
             raise Blocked(short[0].what, guest_runs=Side.SOURCE, remedy=short[0].remedy)
         if self._store.is_known(ask.move, Side.DESTINATION):
             raise MoveFailed(f"{self._host.name} has a move {ask.move} already", guest_runs=Side.SOURCE)
+        if self._store.refused(ask.move):
+            raise MoveFailed(f"{self._host.name} has refused the move {ask.move}", guest_runs=Side.SOURCE)
         self._store.check()
         self._refuse_older(ask)
         arrival = self._arriving(Luggage(ask=ask, source=peer))
         arrival.open()
         self._open[ask.move] = arrival
+        arrival.open_alone()
 
     def _refuse_older(self, ask: ReserveAsk) -> None:
         known = self._store.owner(identity_of(ask.uuid, ask.name))
@@ -153,23 +156,26 @@ class Arrivals:
                 continue
             arrival = self._arriving(msgspec.json.decode(move.baggage, type=Luggage))
             self._open[move.id] = arrival
-            owner = self._store.owner(move.identity)
-            arrival.committed = owner is not None and owner.move == move.id and owner.state is Held.HERE
-            await arrival.take_up()
-            await (arrival.go_on() if arrival.committed else arrival.clear())
+            arrival.committed = self._taken(move.id) is not None
+            try:
+                await (arrival.go_on() if arrival.committed else arrival.clear())
+            except (LimosaError, OSError):
+                arrival.leave_alone()  # one that cannot be settled yet must not keep the agent from starting
 
     async def _make(self, ask: StepAsk, peer: HostName) -> Told:
-        if self._taken(ask.move) and ask.move not in self._open:
+        if self._taken(ask.move) is not None and ask.move not in self._open:
             return Told()  # this host has finished the move by itself
         return await self._arrival(ask.move, peer).make(ask)
 
     async def _take_over(self, ask: TakeAsk, peer: HostName) -> None:
-        if ask.move in self._open or not self._taken(ask.move):
+        if ask.move in self._open or self._taken(ask.move) is None:
             await self._arrival(ask.move, peer).take_over(ask)
         await reach(ask.move, "grant", AFTER)
 
     async def _resume(self, ask: MoveAsk, peer: HostName) -> Told:
-        if self._taken(ask.move) and ask.move not in self._open:
+        if self._taken(ask.move) is not None and ask.move not in self._open:
+            if self._lost(ask.move):
+                raise GuestLost(f"the QEMU of the guest of {ask.move} has died on {self._host.name}")
             return Told()
         return await self._arrival(ask.move, peer).resume()
 
@@ -178,12 +184,22 @@ class Arrivals:
         if taken is None:
             self._store.refuse(ask.move)
             if ask.move in self._open:
-                await self._arrival(ask.move, peer).clear()
-        return Settled(taken=taken is not None, epoch=taken.epoch if taken else 0)
+                arrival = self._arrival(ask.move, peer)
+                try:
+                    await arrival.clear()
+                except (LimosaError, OSError):
+                    arrival.leave_alone()  # the promise stands; what is left over goes later
+        return Settled(taken=taken is not None, epoch=taken or 0, lost=self._lost(ask.move))
 
-    def _taken(self, move: MoveId) -> Owner | None:
-        """The record that this host took the guest of a move over; also when the guest has moved on since."""
-        return next((o for o in self._store.owners() if o.move == move and o.state is Held.HERE), None)
+    def _taken(self, move: MoveId) -> int | None:
+        """The epoch that this host took over with a move; also when the guest has moved on since."""
+        return self._store.taken(move)
+
+    def _lost(self, move: MoveId) -> bool:
+        """Whether the guest of a move was taken over, and its QEMU died before the move ended."""
+        if (arrival := self._open.get(move)) is not None:
+            return arrival.lost
+        return self._store.ending(move, Side.DESTINATION) == LOST
 
     def _arriving(self, luggage: Luggage) -> Arrival:
         return Arrival(self._host, luggage, self._kinds, self._store, self._qemus, self._forget)

@@ -60,7 +60,7 @@ async def _forward(journal: Journal, make: Deed) -> tuple[str, ...]:
     troubles: list[str] = []
     began = next(i for i, e in enumerate(journal.entries) if isinstance(e.step, Commit))
     for entry in journal.entries[began:]:
-        if entry.outcome is Outcome.MADE:
+        if entry.outcome in {Outcome.MADE, Outcome.MISSED}:
             continue
         journal.intend(entry)
         try:

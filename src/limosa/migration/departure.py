@@ -287,11 +287,13 @@ class Departure:
 
     async def quit(self) -> None:
         """The source QEMU quits; it has handed everything over."""
-        if self.precopier and self.alive:
-            await self.precopier.read_final()
-        with contextlib.suppress(MonitorLost):
+        with contextlib.suppress(MonitorError, TimeoutError):
+            if self.precopier and self.alive:
+                await self.precopier.read_final()
             await self.monitor.execute("quit")
             await asyncio.wait_for(self.monitor.gone(), timeout=30)
+        # One that hangs, or that this agent could not attach to again; it must never run again.
+        self.qemus.kill_guest(self.guest)
         for monitor in self.profile.monitors:
             if monitor.path and Path(monitor.path).parent.parent == Path(self.host.run_dir) / "guests":
                 shutil.rmtree(Path(monitor.path).parent, ignore_errors=True)
@@ -308,6 +310,8 @@ class Departure:
         """
         if not self.alive:
             return  # whatever ended this QEMU, there is nothing to call back
+        if (owner := self.store.owner(self.identity)) is not None and owner.state is Held.GIVEN_UP:
+            raise MoveFailed(f"{self.profile.name} was given up to {owner.peer}: it does not run here again")
         await self._cancel_migration()
         status = (await self.monitor.execute("query-status"))["status"]
         if status == "postmigrate" and not self.taken_back:

@@ -74,6 +74,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
 
     taken: bool
     epoch: int
+    lost: bool = False
+    """Taken over, but its QEMU died there before the move had ended."""
 
 
 class KeyAsk(msgspec.Struct, frozen=True, kw_only=True):

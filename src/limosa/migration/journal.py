@@ -21,6 +21,7 @@ from limosa.migration.steps import (
     stage_of,
     summary_of,
 )
+from limosa.units import Side
 from limosa.wire.moves import StepShown
 
 
@@ -32,6 +33,8 @@ class Outcome(StrEnum):
     MADE = "made"
     FAILED = "failed"
     UNDONE = "undone"
+    MISSED = "missed"
+    """It can never be made: the guest's QEMU died at the destination before."""
 
 
 @dataclass(slots=True)
@@ -100,10 +103,22 @@ class Journal:
                 entry.outcome = Outcome.UNDONE
         self._note(*self.entries)
 
+    def lost_there(self) -> None:
+        """The destination took the guest over, and its QEMU died: what is left is to retire the source."""
+        for entry in self.entries:
+            if isinstance(entry.step, ResumeThere) and entry.outcome is not Outcome.MADE:
+                entry.outcome = Outcome.MISSED
+                self._note(entry)
+
     @property
     def intended(self) -> tuple[Entry, ...]:
         """Entries whose step may have happened, in order, without those that were undone."""
         return tuple(e for e in self.entries if e.outcome in {Outcome.RUNNING, Outcome.MADE, Outcome.FAILED})
+
+    @property
+    def left_at_source(self) -> bool:
+        """Whether anything at the source may still have to be undone."""
+        return not self.committed and any(side_of(e.step) is Side.SOURCE for e in self.intended)
 
     @property
     def committed(self) -> bool:

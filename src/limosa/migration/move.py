@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,6 +15,8 @@ from limosa.errors import (
     GuestLost,
     GuestPoweredOff,
     LimosaError,
+    MonitorBusy,
+    MonitorError,
     MoveFailed,
     StateDiskError,
 )
@@ -29,7 +32,7 @@ from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.qemus import Qemus
 from limosa.migration.report import measure
 from limosa.migration.steps import Reserve, Step, name_of, side_of, stage_of
-from limosa.migration.store import OpenMove, Store
+from limosa.migration.store import OpenMove, Store, insist
 from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate
 from limosa.migration.watch import Watch
 from limosa.qmp.monitor import Monitor
@@ -41,6 +44,9 @@ _FOREVER = 10 * 365 * 86400.0
 
 ASK_AGAIN = 1.0
 """Seconds between two questions to a destination that does not say whether it took the guest."""
+
+TRIES = 3
+"""How often a step is undone at a source whose QEMU answers, but refuses."""
 
 Link = Callable[[HostName], Awaitable[Caller]]
 
@@ -96,6 +102,7 @@ class Move:
         self._began = asyncio.get_running_loop().time()
         self._took: float | None = None
         self._expired = False
+        self._recording: asyncio.Task[None] | None = None
         self._left = False
         self._resolved: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
 
@@ -151,11 +158,15 @@ class Move:
             raise verdicts.too_late(self.guest.name, self._host.name, self.request.to, self._guest_runs())
         if self.state is MoveState.SETTLING:
             raise verdicts.rolling_back(self.guest.name, self.id)
+        first = self.state is not MoveState.ABORTING
         self.state = MoveState.ABORTING
         self._notify()
         if self._task is not None:
-            self._task.cancel()
+            if first:
+                self._task.cancel()
             await asyncio.wait({self._task})
+        if not self.state.over:  # it had not even begun
+            self._end(MoveState.ABORTED, verdicts.aborted(self.guest.name, self.request.to, timeout=None))
 
     async def leave(self) -> None:
         """Let go of a move that waits for another host: the journal tells the agent's next start how to go on."""
@@ -320,10 +331,12 @@ class Move:
         self._end(MoveState.COMPLETED, None)
 
     def _close_record(self, ending: str) -> None:
+        record = partial(self._store.close_move, self.id, Side.SOURCE, ending)
         try:
-            self._store.close_move(self.id, Side.SOURCE, ending)
-        except StateDiskError as trouble:  # it is settled once more at the next start, which is harmless
+            record()
+        except StateDiskError as trouble:
             self._warnings = (*self._warnings, trouble.what)
+            self._recording = asyncio.create_task(insist(record), name=f"end of {self.id}")
 
     async def _back_home(self, ends: Ends, trouble: BaseException, notes: tuple[str, ...]) -> None:
         """A move was rolled back: make sure that the guest is where it was.
@@ -335,6 +348,7 @@ class Move:
         ends.source.put_away()  # not undone with its step where the destination was silent
         if not isinstance(trouble, GuestPoweredOff):
             await self._called_back(ends)
+            await self._tidied_up(ends)
         self._close_record("rolled back")
         if isinstance(trouble, GuestPoweredOff):
             return
@@ -359,6 +373,22 @@ class Move:
                 self._notify()
                 await asyncio.sleep(ASK_AGAIN)
 
+    async def _tidied_up(self, ends: Ends) -> None:
+        """Undo once more what a QEMU that hung, or refused, left as it was: until it answers, then a few times."""
+        assert self._journal is not None
+        tries = 0
+        while ends.source.alive and self._journal.left_at_source and tries < TRIES:
+            try:
+                await ends.source.monitor.execute("query-status", timeout=10)
+                tries += 1
+            except MonitorError as silence:
+                self.state = MoveState.SETTLING
+                self.error = verdicts.does_not_answer(self.guest.name, silence.what)
+                self._notify()
+                await asyncio.sleep(ASK_AGAIN)
+                continue
+            await settle(self._journal, *_deeds(ends))
+
     def _where(self) -> str:
         """Stage, step and side of what was done last: `copy, disks: mirror, at the source`."""
         latest = self._journal.latest if self._journal else None
@@ -374,7 +404,8 @@ class Move:
         """
         do, undo = _deeds(ends)
         while not journal.resumed:
-            answer = await self._answer(ends)
+            # What could not be recorded as given up was not: then there is nothing to ask.
+            answer = await self._answer(ends) if ends.source.gave_up else Settled(taken=False, epoch=0)
             if not answer.taken:
                 ends.source.take_back()
                 journal.take_back()
@@ -383,6 +414,11 @@ class Move:
                 trouble = say(self.guest.name, self.request.to, notes)
                 await self._back_home(ends, trouble, notes)
                 raise trouble
+            if answer.lost:
+                journal.lost_there()
+                self._warnings = (*self._warnings, *await settle(journal, do, undo))
+                self._close_record("lost there")
+                raise verdicts.lost_there(self.guest.name, self.request.to)
             troubles = await settle(journal, do, undo)
             if not journal.resumed:
                 self._doubt("; ".join(troubles))
@@ -406,7 +442,7 @@ class Move:
 
     async def _take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
         luggage = msgspec.json.decode(record.baggage, type=Luggage)
-        departure = self._departing(luggage, await self._qemus.attach_again(self.guest))
+        departure = self._departing(luggage, await self._found_again())
         ends = Ends(departure, Destination(self._line(link), self.id), kinds)
         journal = self._journal = Journal(luggage.steps, self._clock, self._notify, self._record)
         journal.take_up(gave_up=departure.gave_up)
@@ -425,6 +461,16 @@ class Move:
         finally:
             if departure.qemu is not None:
                 await departure.qemu.close()
+
+    async def _found_again(self) -> Monitor | None:
+        """The guest's monitor; None where its QEMU is gone. One that hangs is waited for."""
+        while True:
+            try:
+                return await self._qemus.attach_again(self.guest)
+            except MonitorBusy as silence:
+                self.error = verdicts.does_not_answer(self.guest.name, silence.what)
+                self._notify()
+                await asyncio.sleep(ASK_AGAIN)
 
     def _line(self, link: Link) -> Callable[[], Awaitable[Caller]]:
         return lambda: link(HostName(self.request.to))

@@ -1,7 +1,6 @@
 """All moves of one agent: those that leave this host, and those that come to it."""
 
 import asyncio
-import contextlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -18,16 +17,13 @@ from limosa.migration.arrivals import Arrivals
 from limosa.migration.departure import Luggage
 from limosa.migration.move import Hold, Link, Move
 from limosa.migration.qemus import Qemus
-from limosa.migration.store import Store, identity_of
+from limosa.migration.store import OpenMove, Store, identity_of, insist
 from limosa.units import MoveId, Side
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown
 from limosa.wire.rpc import Handler
 
 MIN_EVIDENCE = 4
 """Words that evidence has at least; it is recorded for whoever looks into the matter later."""
-
-ASK_DISK = 1.0
-"""Seconds between two attempts at a state disk that refuses."""
 
 _log = structlog.get_logger()
 
@@ -84,29 +80,31 @@ class Moves:
             await self._restore()
 
     async def _restore_later(self) -> None:
-        while True:
-            await asyncio.sleep(ASK_DISK)  # a disk that can be written again tells nobody
-            with contextlib.suppress(StateDiskError):
-                self._store.prove()
-                break
+        await insist(self._store.prove)
         await self._restore()
 
     async def _restore(self) -> None:
         await self._arrivals.restore()
-        for record in self._store.open_moves():
-            if record.side is Side.SOURCE:
-                luggage = msgspec.json.decode(record.baggage, type=Luggage)
-                move = Move(
-                    record.id,
-                    luggage.request,
-                    luggage.guest,
-                    self._host,
-                    self._store,
-                    self._qemus,
-                    cpus=os.cpu_count() or 1,
-                )
-                self._moves[move.id] = move
-                move.take_up(record, self._link, self._kinds)
+        leaving = [record for record in self._store.open_moves() if record.side is Side.SOURCE]
+        latest = {record.identity: record for record in leaving}
+        for record in leaving:
+            if record is latest[record.identity]:
+                self._take_up(record)
+            else:  # it had ended before the next began, and only that could not be recorded
+                self._store.close_move(record.id, record.side, "superseded")
+
+    def _take_up(self, record: OpenMove) -> None:
+        luggage = msgspec.json.decode(record.baggage, type=Luggage)
+        move = self._moves[record.id] = Move(
+            record.id,
+            luggage.request,
+            luggage.guest,
+            self._host,
+            self._store,
+            self._qemus,
+            cpus=os.cpu_count() or 1,
+        )
+        move.take_up(record, self._link, self._kinds)
 
     def resolve(self, guest: str, who: str, evidence: str) -> MoveStatus:
         """Take a guest back whose move is in doubt, on somebody's word that the other host is fenced.

@@ -1,6 +1,8 @@
 """How an agent reaches the QEMUs of its host: the one door to processes, so that a model can stand in for them."""
 
 import contextlib
+import os
+import signal
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -85,6 +87,16 @@ class Qemus:
         """Destroy a twin. Safe to repeat."""
         await stop(twin)
 
+    def kill(self, monitor: str) -> None:
+        """End every QEMU that has its monitor at this path, whatever state it is in."""
+        for guest in self.found():
+            if any(address.path == monitor for address in guest.monitors):
+                _kill(guest)
+
+    def kill_guest(self, guest: FoundGuest) -> None:
+        """End the very process that was found earlier, if it is still there."""
+        _kill(guest)
+
     async def binaries(self, paths: Sequence[str]) -> list[Binary]:
         """Those of these QEMU programs that run here."""
         return [binary for path in paths if (binary := await look_at(path)) is not None]
@@ -106,3 +118,14 @@ class Qemus:
             except OSError:
                 return False
         return True
+
+
+def _kill(guest: FoundGuest) -> None:
+    """SIGKILL through a pidfd, so that a pid that was given away meanwhile is not hit."""
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        pidfd = os.pidfd_open(guest.pid)
+        try:
+            if start_time(guest.pid) == guest.start_time:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        finally:
+            os.close(pidfd)

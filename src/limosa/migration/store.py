@@ -4,6 +4,7 @@ One SQLite file, in WAL mode with synchronous=FULL: a record that was written su
 Each record is written before the deed that it is about.
 """
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -11,7 +12,7 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,10 @@ LEAST = 256 * 1024
 """Free bytes below which the reserve is used, and no new move starts."""
 
 
+ASK_DISK = 1.0
+"""Seconds between two attempts at a state disk that refuses."""
+
+
 class Held(StrEnum):
     """What this host knows of a guest's ownership."""
 
@@ -99,6 +104,15 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True):
     move: MoveId
     kind: str
     name: str
+
+
+async def insist(record: Callable[[], None]) -> None:
+    """Write a record as soon as the state disk takes it; for what nothing waits for."""
+    while True:
+        with contextlib.suppress(StateDiskError):
+            record()
+            return
+        await asyncio.sleep(ASK_DISK)  # a disk that can be written again tells nobody
 
 
 def identity_of(uuid: str, name: str) -> str:

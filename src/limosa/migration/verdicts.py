@@ -121,6 +121,23 @@ def complete(trouble: LimosaError, where: str, heard: str) -> None:
     trouble.detail = "\n".join(filter(None, (f"it stood at: {where}", trouble.detail, words)))
 
 
+def lost_there(guest: str, to: str) -> GuestLost:
+    """The destination owns the guest, and its QEMU died there."""
+    return GuestLost(
+        f"{guest} was taken over by {to}, and its QEMU there died",
+        remedy=f"start it again on {to}: its disks there are whole; those it left here are set aside",
+    )
+
+
+def does_not_answer(guest: str, why: str) -> MoveInDoubt:
+    """The move is to be rolled back, but the guest's QEMU hangs."""
+    return MoveInDoubt(
+        f"the QEMU of {guest} does not answer: {why}",
+        guest_runs=Side.UNKNOWN,
+        remedy="it was never given up, so no other host runs it; as soon as it answers, its move is settled",
+    )
+
+
 def defect(guest: str, surprise: Exception, runs: Side) -> MoveFailed:
     """Something that should not happen did."""
     return MoveFailed(
