@@ -250,6 +250,14 @@ class Flight:
         await self._watcher.wait(30)
         return last
 
+    def story(self) -> list[str]:
+        """What was seen of it, a line for each status."""
+        return [
+            f"{each.elapsed:.1f} s: {each.state}, {each.stage}; "
+            + ", ".join(f"{p.item} {p.done}/{p.total} {p.state}" for p in each.progress)
+            for each in self.seen
+        ]
+
     async def exit_status(self) -> int:
         """What `limosa watch` ended with."""
         return await self._watcher.wait(30)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import pytest_asyncio
 
-from limosa.lab.commands import limosa, migrate
+from limosa.lab.commands import Answer, limosa, migrate
 from limosa.lab.guestctl import GuestOptions
 from limosa.lab.guests import GuestSpec, blockdev, control, start
 from limosa.lab.inside import Process
@@ -63,22 +63,27 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", list(MOMENTS))
-async def test_an_abort_rolls_back_and_lists_what_was_undone(web: Watched, moment: str) -> None:
+async def abort_at(web: Watched, moment: str) -> tuple[Flight, Answer]:
+    """Start a move, abort it at a moment, and return what the abort said."""
     agent = web.destination.agent
     assert agent is not None
-    agent.send_signal(signal.SIGSTOP)  # so that the move is watched before its checks are over
+    held = not moment.startswith("copy")
+    if held:
+        agent.send_signal(signal.SIGSTOP)  # so that the move is watched before its checks are over
     flight = await Flight.depart(web.source, "web1", "b", *SLOW)
-    if moment == "check":
-        await flight.until(MOMENTS[moment])
-        answer = await limosa(web.source, "abort", "web1")
+    if held and moment != "check":
+        await flight.until(lambda status: status.state is MoveState.PLANNING)
         agent.send_signal(signal.SIGCONT)
-    else:
-        await flight.until(lambda status: True)
-        agent.send_signal(signal.SIGCONT)
-        now = await flight.until(MOMENTS[moment])
-        assert not now.state.over, now.error
-        answer = await limosa(web.source, "abort", "web1")
+    now = await flight.until(MOMENTS[moment])
+    assert not now.state.over, flight.story()
+    answer = await limosa(web.source, "abort", "web1")
+    agent.send_signal(signal.SIGCONT)
+    return flight, answer
+
+
+@pytest.mark.parametrize("moment", list(MOMENTS))
+async def test_an_abort_rolls_back_and_lists_what_was_undone(web: Watched, moment: str) -> None:
+    flight, answer = await abort_at(web, moment)
     report = await flight.landed()
     assert answer.status == 0, answer.err + answer.out
     assert await flight.exit_status() == 30

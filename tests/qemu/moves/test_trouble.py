@@ -79,7 +79,7 @@ async def under_way(web: Watched, moment: str) -> Flight:
     rate, reached = MOMENTS[moment]
     flight = await Flight.depart(web.source, web.spec.name, "b", "--bandwidth", rate)
     now = await flight.until(reached)
-    assert not now.state.over, now.error
+    assert not now.state.over, flight.story()
     return flight
 
 
