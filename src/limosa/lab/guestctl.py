@@ -293,8 +293,8 @@ class GuestControl:
         return msgspec.json.decode(line, type=kind)
 
     async def _exchange(self, command: str) -> bytes:
-        # On a serial line come also the kernel's messages, answers that an earlier client no longer waited for, and, until
-        # the agent has set the terminal up, an echo of what was sent.
+        # On a serial line come also the kernel's messages, answers that an earlier client no longer waited for, and an
+        # echo of what was sent, until the agent has set the terminal up.
         tag = f"@{secrets.token_hex(4)} ".encode()
         self._writer.write(tag + command.encode() + b"\n")
         await self._writer.drain()
