@@ -9,12 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from limosa.agent.look import show_guest
 from limosa.errors import MonitorBusy, MonitorMissing
 from limosa.guest.attach import attach, pick
-from limosa.guest.discover import LiveGuest, find_guests, look
+from limosa.guest.discover import find_guests
 from limosa.guest.proc import read_process
 from limosa.guest.profile import FoundGuest
 from limosa.lab import assets
+from limosa.units import HostName
+from limosa.wire.guests import GuestShown
 
 from .conftest import SMALLEST, Started, StartQemu
 
@@ -40,27 +43,30 @@ def only_child(pid: int) -> int:
     return int(child)
 
 
-async def seen(start: StartQemu, *words: str, **more: object) -> tuple[Started, LiveGuest]:
+async def look(guest: FoundGuest, *, limit: float = 10) -> GuestShown:
+    return await show_guest(guest, HostName("a"), limit=limit)
+
+
+async def seen(start: StartQemu, *words: str, **more: object) -> tuple[Started, GuestShown]:
     started = await asyncio.to_thread(start, *words, **more)
-    return started, await look(found(started.pid), timeout=10)
+    return started, await look(found(started.pid))
 
 
 async def test_a_guest_is_found_with_all_that_its_command_line_tells(start_qemu: StartQemu, qemu_binary: Path) -> None:
     words = ("-name", "guest=web1,debug-threads=on", "-uuid", UUID, "-smp", "2,maxcpus=4", "-m", "48", *QMP)
     started, live = await seen(start_qemu, str(qemu_binary), *words)
-    guest = live.found
+    guest = found(started.pid)
     assert (guest.name, guest.uuid, guest.memory, guest.vcpus, guest.incoming) == ("web1", UUID, 48 << 20, 2, False)
     assert guest.binary == link(started.pid, "exe")
     assert [m.path for m in guest.monitors] == [str(started.directory / "qmp")]
-    assert (live.name, live.uuid, live.status, live.problem) == ("web1", UUID, "prelaunch", None)
-    assert live.version is not None
+    assert (live.name, live.uuid, live.state, live.movable) == ("web1", UUID, "prelaunch", "yes")
 
 
 async def test_a_twin_is_marked_and_found_by_name_last(start_qemu: StartQemu) -> None:
     binary = str(assets.qemu_10())
     waiting, live = await seen(start_qemu, binary, "-name", "limosa-test-twin", "-incoming", "defer", *QMP)
-    assert live.found.incoming
-    assert live.status == "inmigrate"
+    assert found(waiting.pid).incoming
+    assert live.state == "inmigrate"
     assert pick(find_guests(), "limosa-test-twin").pid == waiting.pid
     words = ("-name", "limosa-test-twin", "-qmp", "unix:qmp2,server=on,wait=off")
     running = await asyncio.to_thread(start_qemu, binary, *words, listens=("qmp2",))
@@ -73,28 +79,28 @@ async def test_two_guests_of_one_name_stay_apart(start_qemu: StartQemu) -> None:
     second, two = await seen(
         start_qemu, binary, "-name", "same", "-qmp", "unix:other,server=on,wait=off", listens=("other",)
     )
-    assert {one.found.pid, two.found.pid} == {first.pid, second.pid}
-    assert one.found.monitors != two.found.monitors
+    assert {one.pid, two.pid} == {first.pid, second.pid}
+    assert one.monitor != two.monitor
 
 
 async def test_a_busy_monitor_and_a_missing_one_are_told_apart(start_qemu: StartQemu, qemu_binary: Path) -> None:
     started = await asyncio.to_thread(start_qemu, qemu_binary, *QMP)
     monitor = await started.monitor()
-    busy = await look(found(started.pid))
-    assert (busy.status, busy.problem and busy.problem["code"]) == (None, "monitor-busy")
+    busy = await look(found(started.pid), limit=2)
+    assert (busy.state, "another program holds" in busy.movable) == ("unknown", True)
     with pytest.raises(MonitorBusy):
         await attach(found(started.pid))
     await monitor.close()
     none = await asyncio.to_thread(start_qemu, qemu_binary, listens=())
     mute = await look(found(none.pid))
-    assert (mute.status, mute.problem and mute.problem["code"]) == (None, "monitor-missing")
+    assert (mute.state, "has no QMP monitor" in mute.movable) == ("unknown", True)
 
 
 async def test_a_free_monitor_beside_a_busy_one_serves(start_qemu: StartQemu) -> None:
     words = (*QMP, "-chardev", "socket,id=second,path=qmp2,server=on,wait=off", "-mon", "second,mode=control")
     started = await asyncio.to_thread(start_qemu, assets.qemu_10(), *words, listens=("qmp", "qmp2"))
     first = await started.monitor()
-    assert (await look(found(started.pid))).status == "prelaunch"
+    assert (await look(found(started.pid))).state == "prelaunch"
     await first.close()
 
 
@@ -140,8 +146,8 @@ async def test_a_daemon_with_relative_names_is_reached(
             assert link(pid, "cwd") == "/"
             process = read_process(pid)
             assert process.resolve("a.img") == str(home / "a.img")
-            live = await look(found(pid), timeout=10)
-            assert (live.status, live.problem) == ("prelaunch", None)
+            live = await look(found(pid))
+            assert (live.state, live.movable) == ("prelaunch", "yes")
         finally:
             os.kill(pid, signal.SIGKILL)
 
@@ -176,8 +182,8 @@ async def test_a_guest_in_its_own_mount_namespace_is_reached_through_its_root(
     wrapper = await asyncio.to_thread(start_qemu, command[0], *command[1:], *SMALLEST, *QMP, board=(), listens=())
     live = await _looked(wrapper.pid)
     assert not os.access("/mnt/qmp", os.F_OK)
-    assert live.found.monitors[0].path == f"/proc/{wrapper.pid}/root/mnt/qmp"
-    assert live.status == "prelaunch"
+    assert live.monitor == f"/proc/{wrapper.pid}/root/mnt/qmp"
+    assert live.state == "prelaunch"
 
 
 @needs_root
@@ -195,7 +201,7 @@ async def test_a_renamed_and_deleted_binary_is_still_a_guest(start_qemu: StartQe
     renamed.unlink()
     process = read_process(started.pid)
     assert process.deleted
-    assert (await look(found(started.pid), timeout=10)).status == "prelaunch"
+    assert (await look(found(started.pid))).state == "prelaunch"
     assert process.binary == str(renamed)
 
 
@@ -213,11 +219,11 @@ def _copy(binary: Path, directory: Path) -> Path:
     return Path(shutil.copy(binary, directory / "bin" / "vmm"))
 
 
-async def _looked(pid: int, attempts: int = 500) -> LiveGuest:
+async def _looked(pid: int, attempts: int = 500) -> GuestShown:
     """The guest as soon as its monitor answers; polled, since nothing announces a socket in another namespace."""
     for _ in range(attempts):
         for guest in find_guests():
-            if guest.pid == pid and (live := await look(guest, timeout=10)).status is not None:
+            if guest.pid == pid and (live := await look(guest)).state != "unknown":
                 return live
         await asyncio.sleep(0.02)
     pytest.fail(f"process {pid} never answered")

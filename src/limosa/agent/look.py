@@ -31,7 +31,7 @@ async def show_guests(host: HostName, moves: Moves) -> tuple[GuestShown, ...]:
     found = find_guests()
     here = {guest.pid for guest in found}
     gone = [in_hand(guest, host, "", hold, pid=0) for guest, hold in moves.doubts() if guest.pid not in here]
-    seen = await asyncio.gather(*(_show(guest, host, moves.hold(guest.pid)) for guest in found))
+    seen = await asyncio.gather(*(show_guest(guest, host, moves.hold(guest.pid)) for guest in found))
     return tuple(sorted((*seen, *gone), key=lambda guest: (guest.name, guest.pid)))
 
 
@@ -55,11 +55,14 @@ async def read_profile(wanted: str, moves: Moves) -> Profile:
         await monitor.close()
 
 
-async def _show(guest: FoundGuest, host: HostName, hold: Hold | None) -> GuestShown:
+async def show_guest(
+    guest: FoundGuest, host: HostName, hold: Hold | None = None, *, limit: float = LOOK_LIMIT
+) -> GuestShown:
+    """One QEMU; what keeps us from looking at it is said in `movable`. `limit` in seconds."""
     if hold is not None:
         return in_hand(guest, host, await run_state(hold), hold)
     try:
-        return shown(guest, host, await _look(guest), "")
+        return shown(guest, host, await _look(guest, limit), "")
     except LimosaError as error:
         return shown(guest, host, {}, error.what)
 
@@ -74,21 +77,21 @@ async def run_state(hold: Hold) -> str:
         return ""
 
 
-async def _look(guest: FoundGuest) -> dict[str, Any]:
+async def _look(guest: FoundGuest, limit: float) -> dict[str, Any]:
     try:
-        async with asyncio.timeout(LOOK_LIMIT):
+        async with asyncio.timeout(limit):
             monitor = await attach(guest)
     except TimeoutError as error:
-        raise MonitorBusy(f"its monitor did not greet within {LOOK_LIMIT:g} s: somebody else may hold it") from error
+        raise MonitorBusy(f"its monitor did not greet within {limit:g} s: somebody else may hold it") from error
     try:
-        return await _ask(monitor)
+        return await _ask(monitor, limit)
     finally:
         await monitor.close()
 
 
-async def _ask(monitor: Monitor) -> dict[str, Any]:
+async def _ask(monitor: Monitor, limit: float) -> dict[str, Any]:
     commands = ("query-status", "query-memory-size-summary", "query-cpus-fast", "query-uuid", "query-name")
-    answers = await monitor.execute_many([(command, None) for command in commands], timeout=LOOK_LIMIT)
+    answers = await monitor.execute_many([(command, None) for command in commands], timeout=limit)
     return {c: a for c, a in zip(commands, answers, strict=True) if not isinstance(a, Exception)}
 
 

@@ -8,12 +8,7 @@ theirs.
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import msgspec
-
-from limosa.errors import MonitorError
-from limosa.guest.attach import attach
 from limosa.guest.cmdline import CommandLine
 from limosa.guest.monitors import monitors
 from limosa.guest.proc import PROC, Process, read_process
@@ -31,19 +26,6 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)([bkmgtpe]?)", re.IGNORECASE)
 _TELLING = frozenset({"accel", "blockdev", "chardev", "device", "drive", "hda", "machine", "netdev", "qmp", "smp"})
 
 
-class LiveGuest(msgspec.Struct, frozen=True, kw_only=True):
-    """A found QEMU after one short look over QMP."""
-
-    found: FoundGuest
-    name: str
-    uuid: str | None
-    status: str | None
-    """QEMU's run state; None where no monitor answered."""
-    version: tuple[int, int, int] | None = None
-    problem: dict[str, Any] | None = None
-    """The error that kept us from looking, as LimosaError.to_wire: busy, missing, lost or silent."""
-
-
 def find_guests(proc: Path = PROC) -> tuple[FoundGuest, ...]:
     """Every QEMU that could run a guest here, in the order of their start.
 
@@ -52,19 +34,6 @@ def find_guests(proc: Path = PROC) -> tuple[FoundGuest, ...]:
     """
     found = (_found(process) for process in _processes(proc) if process.shares_pids and is_qemu(process))
     return tuple(sorted((guest for guest in found if guest), key=lambda guest: (guest.start_time, guest.pid)))
-
-
-async def look(guest: FoundGuest, *, timeout: float = 1.0) -> LiveGuest:
-    """Ask one guest for its state and identity, and leave its monitor at once.
-
-    Args:
-        guest: as found.
-        timeout: seconds for all of it.
-    """
-    try:
-        return await _asked(guest, timeout)
-    except MonitorError as error:
-        return LiveGuest(found=guest, name=guest.name, uuid=guest.uuid, status=None, problem=error.to_wire())
 
 
 def is_qemu(process: Process) -> bool:
@@ -171,20 +140,3 @@ def _asks_only(line: CommandLine) -> bool:
 def _probe(line: CommandLine) -> bool:
     """A bare board that limosa itself starts for a second, to learn what it consists of."""
     return [option.fields.get("chardev") for option in line.all("mon")] == ["limosa"] and not line.has("name")
-
-
-async def _asked(guest: FoundGuest, timeout: float) -> LiveGuest:
-    monitor = await attach(guest)
-    try:
-        status, name, uuid = [
-            await monitor.execute(command, timeout=timeout) for command in ("query-status", "query-name", "query-uuid")
-        ]
-    finally:
-        await monitor.close()
-    return LiveGuest(
-        found=guest,
-        name=name.get("name") or guest.name,
-        uuid=_identity(uuid["UUID"]),
-        status=status["status"],
-        version=monitor.version,
-    )
