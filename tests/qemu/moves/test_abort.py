@@ -4,25 +4,49 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from limosa.lab.commands import Answer, limosa, migrate
+from limosa.lab.faults_bench import Points
+from limosa.lab.faults_matrix import Point
 from limosa.lab.guestctl import GuestOptions
 from limosa.lab.guests import GuestSpec, blockdev, control, start
 from limosa.lab.inside import Process
 from limosa.lab.lab import Lab
 from limosa.lab.records import verify_image
 from limosa.lab.trouble import Flight, Watched, copying_disks, copying_ram, with_owner
+from limosa.migration.fault_points import AFTER, BEFORE, VARIABLE
 from limosa.units import Side
-from limosa.wire.moves import MoveState, MoveStatus, Stage
+from limosa.wire.moves import MoveState, MoveStatus
 
 pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 SLOW = ("--bandwidth", "3M")
 """So slow that each part of the copy lasts for seconds."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def points() -> AsyncIterator[Points]:
+    """Where agents say at which step they stand, and wait for us."""
+    holder = Points()
+    with tempfile.TemporaryDirectory(prefix="lm-") as place, pytest.MonkeyPatch.context() as patch:
+        await holder.open(Path(place, "points"))
+        patch.setenv(VARIABLE, str(Path(place, "points")))
+        yield holder
+        await holder.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def lab(points: Points) -> AsyncIterator[Lab]:  # agents inherit its variable
+    if os.geteuid() != 0:
+        pytest.skip("lab hosts need root")
+    async with Lab.up(hosts=2, name="t-abort") as made:
+        yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -45,19 +69,8 @@ async def web(lab: Lab) -> AsyncIterator[Watched]:
         yield watched
 
 
-def in_stage(stage: Stage) -> Callable[[MoveStatus], bool]:
-    return lambda status: status.stage is stage
-
-
-def making(step: str) -> Callable[[MoveStatus], bool]:
-    return lambda status: any(each.name == step and each.outcome == "running" for each in status.steps)
-
-
 MOMENTS = {
     "check": lambda status: status.state is MoveState.PLANNING,
-    # Takes a few milliseconds, so the next stage may have begun; tests/fault cuts exactly there.
-    "reserve": lambda status: status.state is MoveState.RUNNING,
-    "prepare": making("start twin"),
     "copy of disks": copying_disks,
     "copy of memory": copying_ram,
 }
@@ -67,13 +80,9 @@ async def abort_at(web: Watched, moment: str) -> tuple[Flight, Answer]:
     """Start a move, abort it at a moment, and return what the abort said."""
     agent = web.destination.agent
     assert agent is not None
-    held = not moment.startswith("copy")
-    if held:
-        agent.send_signal(signal.SIGSTOP)  # so that the move is watched before its checks are over
+    if moment == "check":
+        agent.send_signal(signal.SIGSTOP)  # so that the checks are not over before they are seen
     flight = await Flight.depart(web.source, "web1", "b", *SLOW)
-    if held and moment != "check":
-        await flight.until(lambda status: status.state is MoveState.PLANNING)
-        agent.send_signal(signal.SIGCONT)
     now = await flight.until(MOMENTS[moment])
     assert not now.state.over, flight.story()
     answer = await limosa(web.source, "abort", "web1")
@@ -85,31 +94,52 @@ async def abort_at(web: Watched, moment: str) -> tuple[Flight, Answer]:
 async def test_an_abort_rolls_back_and_lists_what_was_undone(web: Watched, moment: str) -> None:
     flight, answer = await abort_at(web, moment)
     report = await flight.landed()
-    assert answer.status == 0, answer.err + answer.out
     assert await flight.exit_status() == 30
-    assert (report.state, report.guest_runs) == (MoveState.ABORTED, Side.SOURCE)
+    assert_rolled_back(report, answer)
+    if moment.startswith("copy"):
+        assert {"reserve", "start twin", "disks: mirror"} <= set(report.undone)
+    assert await web.changes() == []
+
+
+def assert_rolled_back(report: MoveStatus, answer: Answer) -> None:
+    """The abort succeeded, and lists as undone whatever was begun."""
+    assert answer.status == 0, answer.err + answer.out
+    assert (report.state, report.guest_runs) == (MoveState.ABORTED, Side.SOURCE), report.error
     assert report.warnings == ()
     begun = [step.name for step in report.steps if step.started is not None]
     assert sorted(report.undone) == sorted(begun)
     assert [step for step in report.undone if step not in answer.out + answer.err] == []
-    if moment != "check":
-        assert "reserve" in report.undone
-    if moment.startswith("copy"):
-        assert {"start twin", "disks: mirror"} <= set(report.undone)
-    assert await web.changes() == []
 
 
-async def test_an_abort_in_the_switchover_ends_on_one_side(web: Watched) -> None:
+async def held_at(web: Watched, points: Points, point: Point) -> Flight:
+    """A move that stands at a point."""
+    points.arm(point)
     flight = await Flight.depart(web.source, "web1", "b")
-    await flight.until(in_stage(Stage.SWITCH_OVER))
-    answer = await limosa(web.source, "abort", flight.move)
+    async with asyncio.timeout(60):
+        await points.reached.wait()
+    return flight
+
+
+@pytest.mark.timeout(300)
+async def test_an_abort_is_good_at_every_step_before_the_commit_and_too_late_after(
+    web: Watched, points: Points
+) -> None:
+    steps = [step.name for step in (await limosa(web.source, "plan", "web1", "--to", "b", "--json")).plan().steps]
+    commit = steps.index("commit")
+    before = [Point(number, name, BEFORE) for number, name in enumerate(steps[:commit])]
+    for point in (*before, Point(commit - 1, steps[commit - 1], AFTER)):
+        flight = await held_at(web, points, point)
+        answer = await limosa(web.source, "abort", "web1")
+        points.release()
+        assert_rolled_back(await flight.landed(), answer)
+        assert (point.name, await web.changes()) == (point.name, [])
+    flight = await held_at(web, points, Point(commit, "commit", AFTER))
+    answer = await limosa(web.source, "abort", "web1")
+    points.release()
+    assert answer.status == 10, answer.err
+    assert "too late" in answer.err
     report = await flight.landed()
-    if report.state is MoveState.ABORTED:
-        assert answer.status == 0, answer.err
-        assert await web.changes() == []
-        return
     assert (report.state, report.guest_runs) == (MoveState.COMPLETED, Side.DESTINATION)
-    assert answer.status in {2, 10}, answer.err  # 2: it was over before the question came
     async with await control(web.destination, web.spec) as agent:
         assert (await agent.status()).boot_id == web.status.boot_id
     await web.bring_home()
@@ -149,16 +179,6 @@ async def test_ctrl_c_asks_for_an_abort_and_waits_for_its_answer(web: Watched) -
     assert report.state is MoveState.ABORTED
     assert [step for step in report.undone if step not in words] == []
     assert "disks: mirror" in report.undone
-    assert await web.changes() == []
-
-
-async def test_a_move_whose_command_line_is_gone_is_aborted_from_another_one(web: Watched) -> None:
-    cli, flight = await begin(web)
-    await flight.until(lambda status: copying_disks(status) or copying_ram(status))
-    cli.kill()
-    await cli.wait(20)
-    assert (await limosa(web.source, "abort", "web1")).status == 0
-    assert (await flight.landed()).state is MoveState.ABORTED
     assert await web.changes() == []
 
 
