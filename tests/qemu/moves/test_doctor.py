@@ -107,6 +107,7 @@ async def test_strays_are_found_and_removed_and_nothing_else(lab: Lab) -> None:
     taps = (await a.run(["ip", "tuntap", "list"])).stdout
     assert ("tap7" in taps, "tap8" in taps, "ltdead1" in taps) == (True, True, False)
     reader.kill()
+    used.unlink()
 
 
 @pytest.mark.usefixtures("clean")
