@@ -5,8 +5,8 @@ job is checked to be concluded without error, and each export to be gone, before
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -21,14 +21,17 @@ from limosa.wire.moves import Progress
 READING_SECONDS = 0.5
 STALLED_SECONDS = 20.0
 """A copy that has not moved for this long is given up. A cut link is never reported by QEMU itself."""
-CANCEL_SECONDS = 2.0
-"""How long a cancelled job may take before its connection is cut."""
+YANK_SECONDS = 2.0
+"""How long QEMU may take to list its connections; out of band, so this is plenty."""
 SETTLE_SECONDS = 10.0
 
 CHANGE_SINCE = (8, 2, 0)
 """First version with `block-job-change`: a mirror can begin in the background and turn synchronous later."""
 
 _NBD = {"type": "nbd"}
+
+_TROUBLES = {"nospace": "No space left on device", "failed": "Input/output error"}
+"""What a job's `io-status` says, in the system's words (qapi/block-core.json, BlockDeviceIoStatus)."""
 
 
 class Copy(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,35 +212,42 @@ async def finish(monitor: Monitor, copies: Sequence[Copy]) -> None:
 async def stop(monitor: Monitor, copies: Sequence[Copy]) -> None:
     """Undo `start`: no job and no NBD node of these copies is left. Safe if they never existed.
 
-    The connection is cut (`yank`) before its node is removed: on a dead link a job may not end without that, and
-    `blockdev-del` would hold up QEMU's whole main loop, guest included (docs/qemu-notes.md).
+    The connection is cut first (`yank`): on a dead link nothing of this would end without that, and `blockdev-del`
+    would hold up QEMU's whole main loop, guest included (docs/qemu-notes.md). Jobs end while the guest stands still
+    for some milliseconds: one that ends under a write of the guest corrupts QEMU's memory.
     """
     names = [copy.name for copy in copies]
-    since = monitor.events.position
-    ended = await _cancelled(monitor, names, since)
     if connected := await _yankable(monitor, names):
         await monitor.yank([{"type": "block-node", "node-name": name} for name in connected])
-    if not ended:
-        await _await_concluded(monitor, names, since, SETTLE_SECONDS)
-    for job in await monitor.execute("query-jobs"):
-        if job["id"] in names:
-            await monitor.execute("job-dismiss", {"id": job["id"]})
+    jobs = [job for job in await monitor.execute("query-jobs") if job["id"] in names]
+    if any(job["status"] != "concluded" for job in jobs):
+        async with _guest_still(monitor):
+            await _cancelled(monitor, names)
+    for job in jobs:
+        await monitor.execute("job-dismiss", {"id": job["id"]})
     for name in (await _node_names(monitor)).intersection(names):
         await monitor.execute("blockdev-del", {"node-name": name})
 
 
-async def _cancelled(monitor: Monitor, names: Sequence[str], since: int) -> bool:
+@asynccontextmanager
+async def _guest_still(monitor: Monitor) -> AsyncIterator[None]:
+    """No write of the guest is under way while the context lasts; a guest that stands is left standing."""
+    runs = (await monitor.execute("query-status"))["status"] == "running"
+    if runs:
+        await monitor.execute("stop")
     try:
-        jobs = await monitor.execute("query-jobs", timeout=CANCEL_SECONDS)
-        for job in jobs:
-            if job["id"] in names and job["status"] not in {"concluded", "aborting"}:
-                arguments = {"device": job["id"], "force": True}
-                with suppress(QmpError):  # it concluded between question and command
-                    await monitor.execute("block-job-cancel", arguments, timeout=CANCEL_SECONDS)
-        await _await_concluded(monitor, names, since, CANCEL_SECONDS)
-    except MonitorSilent:
-        return False
-    return True
+        yield
+    finally:
+        if runs:
+            await monitor.execute("cont")
+
+
+async def _cancelled(monitor: Monitor, names: Sequence[str]) -> None:
+    since = monitor.events.position
+    for name in names:
+        with suppress(QmpError):  # it concluded meanwhile, or there is none
+            await monitor.execute("block-job-cancel", {"device": name, "force": True})
+    await _await_concluded(monitor, names, since, SETTLE_SECONDS)
 
 
 async def _await_concluded(monitor: Monitor, names: Sequence[str], since: int, timeout: float) -> None:
@@ -249,7 +259,7 @@ async def _await_concluded(monitor: Monitor, names: Sequence[str], since: int, t
 
 async def _yankable(monitor: Monitor, names: Sequence[str]) -> list[str]:
     """Those that are connected: QEMU yanks none if it does not know one. Out of band, as the main loop may hang."""
-    told = await monitor.execute("query-yank", timeout=CANCEL_SECONDS, oob=monitor.oob)
+    told = await monitor.execute("query-yank", timeout=YANK_SECONDS, oob=monitor.oob)
     return [instance["node-name"] for instance in told if instance.get("node-name") in names]
 
 
@@ -289,7 +299,9 @@ async def _something_happens(monitor: Monitor, since: int) -> None:
     """Wait for news of a job, at most until the next reading is due."""
     try:
         await monitor.events.wait(
-            ("BLOCK_JOB_READY", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED"), since=since, timeout=READING_SECONDS
+            ("BLOCK_JOB_READY", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_CANCELLED", "BLOCK_JOB_ERROR"),
+            since=since,
+            timeout=READING_SECONDS,
         )
     except MonitorSilent:
         return
@@ -306,6 +318,8 @@ async def _readings(monitor: Monitor, copies: Sequence[Copy], since: int) -> dic
         job = told.get(copy.name, {"status": "null"})
         if job["status"] not in {"created", "running", "paused", "ready", "standby"}:
             raise _failed(copy, job.get("error") or _last_error(monitor, copy, since))
+        if trouble := _TROUBLES.get(job["io-status"]):
+            raise _failed(copy, trouble)
     return {copy.name: told[copy.name] for copy in copies}
 
 
@@ -318,7 +332,7 @@ def _verify(copy: Copy, job: Mapping[str, Any] | None) -> None:
     if job is None:
         raise _failed(copy, "the job is gone")
     if job["status"] != "concluded" or "error" in job:
-        raise _failed(copy, job.get("error", f"the job is {job['status']}"))
+        raise _failed(copy, job.get("error") or _TROUBLES.get(job.get("io-status", ""), f"the job is {job['status']}"))
     if job["current-progress"] != job["total-progress"]:
         raise _failed(copy, f"{job['total-progress'] - job['current-progress']} bytes are missing")
 
@@ -374,8 +388,9 @@ def _job(copy: Copy, gate: Gate, *, background: bool) -> dict[str, Any]:
         "speed": copy.speed,
         "buf-size": gate.in_flight,
         "copy-mode": "background" if background else "write-blocking",
-        "on-source-error": "report",
-        "on-target-error": "report",
+        # A job that ended by itself on an error would do so under a write of the guest; see `stop`.
+        "on-source-error": "stop",
+        "on-target-error": "stop",
         "auto-finalize": True,
         "auto-dismiss": False,
     }
