@@ -113,7 +113,7 @@ def keep_logs(made: Bench, cell: Cell, below: Path) -> None:
     for host in made.lab.hosts.values():
         shutil.copytree(host.directory / "log", place / host.name, dirs_exist_ok=True)
         if host.plugged:
-            shutil.copytree(host.path("/run/limosa/guests"), place / f"{host.name}-guests", ignore=_sockets)
+            shutil.copytree(host.path("/run/limosa"), place / f"{host.name}-guests", ignore=_sockets)
         shutil.copytree(host.directory / "lib", place / f"{host.name}-state", dirs_exist_ok=True)
 
 

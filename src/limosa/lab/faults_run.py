@@ -26,6 +26,8 @@ HOLD = 2 * SILENCE + 1
 """Seconds that a fault lasts at the most; long enough for both ends to notice it."""
 AGENT_DOWN = 0.3
 SETTLE_LIMIT = 60.0
+REPORT_LIMIT = 5.0
+"""Seconds from the journal's last record to the report."""
 
 
 @dataclass(slots=True)
@@ -182,6 +184,8 @@ async def _judge(run: Run) -> Outcome | str:
     """Where the guest is, whether that may be, and whether it is whole; the bench stands where the guest is now."""
     bench = run.bench
     run.report = await bench.status(run.source, run.move) or run.report
+    if run.report is not None and not run.report.state.over:
+        run.report = await bench.over(run.source, run.move, REPORT_LIMIT) or run.report
     here, there = bench.pids(run.source), bench.pids(run.destination)
     if len(here) + len(there) > 1:
         run.wrong.append(f"{len(here)} QEMUs at the source and {len(there)} at the destination have its UUID")
