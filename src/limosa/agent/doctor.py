@@ -68,7 +68,7 @@ class Doctor:
     async def facts(self) -> Facts:
         """This host as it is."""
         store = self._moves.store
-        journals = _journals(store)
+        journals = self._journals()
         found = find_guests()
         held = await asyncio.to_thread(holders)
         looked = await asyncio.gather(*(self._qemu(guest) for guest in found))
@@ -89,6 +89,11 @@ class Doctor:
             old_images=old,
             findings=(*self._certificates(), *_state_disk(store)),
         )
+
+    def _journals(self) -> strays.Journals:
+        store = self._moves.store
+        opened = {str(move.id) for move in store.open_moves()}
+        return strays.Journals(frozenset(opened | self._moves.rehearsed()), store.endings())
 
     # -- looking --------------------------------------------------------------------------------------------
 
@@ -229,7 +234,7 @@ class Doctor:
     def _strike(self, here: Facts) -> None:
         """What is gone need not stay in the ledger."""
         store = self._moves.store
-        journals, there = _journals(store), {thing.name for thing in here.things}
+        journals, there = self._journals(), {thing.name for thing in here.things}
         for move in {entry.move for entry in store.noted()}:
             if move not in journals.open and not any(e.name in there for e in store.noted() if e.move == move):
                 store.strike(move)
@@ -246,10 +251,6 @@ def _remove_file(thing: Thing) -> None:
             path.rmdir()
         case _:
             path.unlink(missing_ok=True)
-
-
-def _journals(store: Store) -> strays.Journals:
-    return strays.Journals(frozenset(move.id for move in store.open_moves()), store.endings())
 
 
 def _unproved(thing: Thing, held: Holders) -> Thing:

@@ -147,6 +147,8 @@ def _strays(facts: Facts, hosts: Sequence[Facts]) -> Iterator[Trouble]:
     for thing in facts.things:
         if thing.standing is Standing.OPEN or thing.held_by:
             continue
+        if any(move.id == thing.move for each in others for move in each.moves):
+            continue  # a rehearsal, or a move whose other end has put it away already
         why = why_left(thing, others, ())
         of = f" of move {thing.move}, which is {thing.standing}" if thing.move else ""
         remedy = f"look at it: {why}" if why else FIX

@@ -57,7 +57,7 @@ class Hold:
 
     move: MoveId
     word: str
-    """`moving`, `arriving`, `settling` or `in doubt`."""
+    """`planning`, `moving`, `arriving`, `settling` or `in doubt`."""
     monitor: Monitor | None
     """The monitor that the move holds; shared, so ask little."""
     profile: Profile | None
@@ -230,7 +230,11 @@ class Move:
     def hold(self) -> "Hold":
         """How this move has its guest in hand."""
         departure = self._departure
-        words = {MoveState.IN_DOUBT: "in doubt", MoveState.SETTLING: "settling"}
+        words = {
+            MoveState.PLANNING: "planning",
+            MoveState.IN_DOUBT: "in doubt",
+            MoveState.SETTLING: "settling",
+        }
         doubt = self.error if self.state is MoveState.IN_DOUBT else None
         return Hold(
             self.id,

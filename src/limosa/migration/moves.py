@@ -62,6 +62,7 @@ class Moves:
         self._qemus = qemus or Qemus()
         self._arrivals = Arrivals(host, self._kinds, self._store, self._qemus, qemu_binaries=qemu_binaries, ports=ports)
         self._moves: dict[MoveId, Move] = {}
+        self._rehearsed: dict[MoveId, Move] = {}
         self._waiting: asyncio.Task[None] | None = None
 
     async def restore(self) -> None:
@@ -146,7 +147,12 @@ class Moves:
         Raises:
             LimosaError: the checks could not be made.
         """
-        return await self._new(request).plan(self._link, self._kinds)
+        move = self._new(request)
+        self._rehearsed[move.id] = move
+        try:
+            return await move.plan(self._link, self._kinds)
+        finally:
+            del self._rehearsed[move.id]
 
     async def start(self, request: MoveRequest) -> MoveStatus:
         """Begin a move; it goes on by itself.
@@ -200,13 +206,17 @@ class Moves:
         """The journal; whoever is not a move only reads it, and strikes from its ledger what is gone."""
         return self._store
 
+    def rehearsed(self) -> frozenset[MoveId]:
+        """Moves that are only planned: no journal here has them, but they have a directory and a twin for a while."""
+        return frozenset(self._rehearsed)
+
     def arriving(self) -> frozenset[MoveId]:
         """Moves whose guests are on their way to this host."""
         return self._arrivals.open
 
     def hold(self, pid: int) -> Hold | None:
         """How a process is in hand, if a move has it: as the guest that leaves, or the twin that waits for one."""
-        for move in self._moves.values():
+        for move in (*self._moves.values(), *self._rehearsed.values()):
             if move.guest.pid == pid and not move.state.over:
                 return move.hold()
         for arriving, twin in self._arrivals.waiting().items():

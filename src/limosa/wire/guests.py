@@ -13,7 +13,7 @@ class GuestShown(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     state: str
     """QEMU's run state, or `unknown` where no monitor answers. For a guest in a move, what the move does with it:
-    `moving`, `arriving`, `settling`, `in doubt`."""
+    `planning`, `moving`, `arriving`, `settling`, `in doubt`."""
     memory: int | None
     vcpus: int | None
     owner: str
