@@ -4,6 +4,7 @@ What a link runs on is a `Channel`: a WebSocket over mutual TLS (`peer.py`), or 
 """
 
 import asyncio
+from collections import deque
 from itertools import count
 from typing import Any, Protocol, TypeVar, assert_never
 
@@ -60,6 +61,10 @@ class Channel(Protocol):
         """Tell the other end, if it still listens, and let go. Does not wait long for anybody."""
 
 
+ROUND_TRIPS = 10
+"""Beats, one a second, over which the round trip is taken."""
+
+
 class PeerLink:
     """A link over a channel; a `limosa.wire.rpc.Caller`. Both ends may call.
 
@@ -70,7 +75,7 @@ class PeerLink:
 
     def __init__(self, host: HostName, channel: Channel, handlers: Handlers, *, silence: Seconds) -> None:
         self.host = host
-        self.round_trip: float | None = None
+        self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._channel = channel
         self._handlers = handlers
         self._silence = silence
@@ -104,6 +109,11 @@ class PeerLink:
     def reason(self) -> str:
         """Why it is over; empty while it is not."""
         return self._reason
+
+    @property
+    def round_trip(self) -> float | None:
+        """The shortest of the latest beats' round trips, in seconds: the link's own, without either host's hiccups."""
+        return min(self._round_trips, default=None)
 
     async def call(
         self, method: str, params: msgspec.Struct | None, result: type[T], *, timeout: float | None = None
@@ -253,7 +263,7 @@ class PeerLink:
             case Beat(sent=sent):
                 self._send_beside(Echo(sent))
             case Echo(sent=sent):
-                self.round_trip = self._clock() - sent
+                self._round_trips.append(self._clock() - sent)
             case _:
                 assert_never(frame)
 

@@ -49,7 +49,7 @@ class Caller(Protocol):
 
     @property
     def round_trip(self) -> float | None:
-        """Seconds for the latest beat and its echo; None before the first."""
+        """Seconds for a beat and its echo, the shortest of the latest ones; None before the first."""
 
     async def call(
         self, method: str, params: msgspec.Struct | None, result: type[T], *, timeout: float | None = None
