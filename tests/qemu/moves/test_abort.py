@@ -182,6 +182,16 @@ async def test_ctrl_c_asks_for_an_abort_and_waits_for_its_answer(web: Watched) -
     assert await web.changes() == []
 
 
+async def test_a_move_whose_command_line_is_gone_is_aborted_from_another_one(web: Watched) -> None:
+    cli, flight = await begin(web)
+    await flight.until(lambda status: copying_disks(status) or copying_ram(status))
+    cli.kill()
+    await cli.wait(20)
+    assert (await limosa(web.source, "abort", "web1")).status == 0
+    assert (await flight.landed()).state is MoveState.ABORTED
+    assert await web.changes() == []
+
+
 async def test_a_killed_command_line_leaves_its_move_to_go_on(web: Watched) -> None:
     """Last of all: the guest, whose moves were aborted so often, ends at the other host."""
     cli, flight = await begin(web)
