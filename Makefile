@@ -1,5 +1,5 @@
 # Each target does all the set-up it needs, on a fresh Debian 12 or 13, as root or as a user with sudo.
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo test check faults soak clean
 
 # Lab hosts are network, mount and process namespaces: making them takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
@@ -7,6 +7,8 @@ AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
 help:
 	@echo 'make demo     two lab hosts, a guest, a real move there and back, the numbers'
 	@echo 'make test     every test, with real QEMU'
+	@echo 'make faults   every fault at every step of a move; ARGS="--only X --sample N --jobs N", see docs/faults-how.md'
+	@echo 'make soak     four guests around three hosts under random faults, MINUTES=3 SEED=n'
 	@echo 'make check    format, lint, types, layers and the fast tests'
 	@echo 'make setup    packages, environment, QEMU 10.0 and guest image, and nothing else'
 	@echo 'make clean    remove what set-up made below .cache'
@@ -22,6 +24,13 @@ test: setup
 
 check: setup
 	PATH="$(CURDIR)/.venv/bin:$$PATH" just check
+
+faults: setup
+	$(AS_ROOT) .venv/bin/python -m limosa.lab.faults_main $(ARGS)
+
+MINUTES ?= 3
+soak: setup
+	$(AS_ROOT) .venv/bin/python -m limosa.lab.soak --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
 clean:
 	$(AS_ROOT) rm -rf .cache

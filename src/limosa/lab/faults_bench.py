@@ -206,10 +206,7 @@ class Bench:
 
     def pids(self, host: Host) -> list[int]:
         """QEMUs of the guest on a host, as the machine numbers them; twins included."""
-        if not host.plugged:
-            return []
-        space = str(Path(f"/proc/{host.pid}/ns/pid").readlink())
-        return [pid for pid in _processes_with(self.uuid) if _in_space(pid, space)]
+        return qemus_of(host, self.uuid)
 
     # -- agents ----------------------------------------------------------------------------------------------
 
@@ -244,20 +241,28 @@ class Bench:
                 return None
             await asyncio.sleep(0.05)
 
-    def open_moves(self, host: Host) -> list[str]:
-        """Moves that a host's journal has open: `m123 (source)`."""
-        return [
-            f"{move} ({side})" for move, side in self._journal(host, "SELECT id, side FROM moves WHERE closed IS NULL")
-        ]
 
-    def noted(self, host: Host) -> list[str]:
-        """What a host's ledger holds."""
-        rows = self._journal(host, "SELECT kind, name FROM ledger WHERE struck IS NULL")
-        return [f"{kind} {name}" for kind, name in rows]
+def open_moves(host: Host) -> list[str]:
+    """Moves that a host's journal has open: `m123 (source)`."""
+    return [f"{move} ({side})" for move, side in _journal(host, "SELECT id, side FROM moves WHERE closed IS NULL")]
 
-    def _journal(self, host: Host, question: str) -> list[tuple[str, str]]:
-        with contextlib.closing(sqlite3.connect(host.path("/var/lib/limosa/journal.db"), timeout=5)) as db:
-            return db.execute(question).fetchall()
+
+def noted(host: Host) -> list[str]:
+    """What a host's ledger holds."""
+    return [f"{kind} {name}" for kind, name in _journal(host, "SELECT kind, name FROM ledger WHERE struck IS NULL")]
+
+
+def _journal(host: Host, question: str) -> list[tuple[str, str]]:
+    with contextlib.closing(sqlite3.connect(host.path("/var/lib/limosa/journal.db"), timeout=5)) as db:
+        return db.execute(question).fetchall()
+
+
+def qemus_of(host: Host, uuid: str) -> list[int]:
+    """QEMUs of a guest on a host, as the machine numbers them; twins included."""
+    if not host.plugged:
+        return []
+    space = str(Path(f"/proc/{host.pid}/ns/pid").readlink())
+    return [pid for pid in _processes_with(uuid) if _in_space(pid, space)]
 
 
 def _processes_with(word: str) -> list[int]:

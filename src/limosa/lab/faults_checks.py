@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from limosa.errors import LimosaError
 from limosa.lab import assets, records
-from limosa.lab.faults_bench import ADDRESSES, GUEST, TAPS, VOLUME, Bench
+from limosa.lab.faults_bench import ADDRESSES, GUEST, TAPS, VOLUME, Bench, noted, open_moves
 from limosa.lab.guestctl import GuestControl, GuestSilent, Status
 from limosa.lab.hosts import Host
 from limosa.qmp.monitor import Monitor
@@ -25,7 +25,7 @@ async def at_rest(bench: Bench, limit: float) -> list[str]:
     """Wait until no journal has an open move (polled: agents tell each other, not us); what is left open otherwise."""
     deadline = asyncio.get_running_loop().time() + limit
     while True:
-        left = [f"{host.name}: {move}" for host in bench.lab.hosts.values() for move in bench.open_moves(host)]
+        left = [f"{host.name}: {move}" for host in bench.lab.hosts.values() for move in open_moves(host)]
         if not left:
             return []
         if asyncio.get_running_loop().time() > deadline:
@@ -145,7 +145,7 @@ async def strays(bench: Bench) -> list[str]:
 
 async def _strays(bench: Bench, host: Host) -> list[str]:
     lives_here = bool(bench.pids(host))
-    left = [f"in the ledger: {each}" for each in bench.noted(host)]
+    left = [f"in the ledger: {each}" for each in noted(host)]
     left += [f"move directory {path.name}" for path in host.path("/run/limosa/moves").glob("*")]
     left += [f"guest directory {path.name}" for path in host.path("/run/limosa/guests").glob("*") if not lives_here]
     own = {path.name for path, _ in bench.images(host).values()} if bench.home == host.name else set()
