@@ -181,6 +181,7 @@ class Arrival:
         Raises:
             StateDiskError: the journal cannot be written.
         """
+        objects = [thing for step in self.ask.steps for thing in self.kinds[step.kind].creates(step)]
         self.store.open_move(
             OpenMove(
                 id=self.move,
@@ -190,10 +191,9 @@ class Arrival:
                 peer=self.source,
                 baggage=msgspec.json.encode(self.luggage),
                 outcomes={},
-            )
+            ),
+            (*objects, *self._own_objects()),
         )
-        objects = [thing for step in self.ask.steps for thing in self.kinds[step.kind].creates(step)]
-        self.store.note(self.move, (*objects, *self._own_objects()))
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @property
@@ -291,7 +291,7 @@ class Arrival:
         return self.committed and (self._lost or (self._twin is not None and self._twin.monitor.lost))
 
     def open_alone(self) -> None:
-        """Give the source its time to stay on the line, and clean up if it never does."""
+        """Give the source its time to come on the line, and clean up if it never does."""
         asyncio.get_running_loop().call_later(UNATTENDED, self._unattended)
 
     def _unattended(self) -> None:
@@ -322,6 +322,8 @@ class Arrival:
         try:
             await self._started.wait()
             await self.monitor.gone()
+            # The source ends the move when it hears this; it may not live to hear it.
+            asyncio.get_running_loop().call_later(UNATTENDED, self.leave_alone)
             raise self._died()
         except asyncio.CancelledError:
             # The runner of the source cancels this call only after it closed the move, so the line is dead.

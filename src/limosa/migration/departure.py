@@ -369,7 +369,7 @@ class Departure:
             status = (await self.monitor.execute("query-status", timeout=10))["status"]
         except MonitorError:
             return False
-        return bool(status == "running") if self.running else status not in PAUSED_BY_MIGRATION
+        return bool(status == "running") if self.running else status != "finish-migrate"
 
     async def alarm(self) -> LimosaError:
         """Return, with the trouble, as soon as the guest's QEMU dies or the guest powers itself off."""

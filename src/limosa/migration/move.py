@@ -371,11 +371,13 @@ class Move:
         while ends.source.alive and await ends.source.is_handed_over():
             try:
                 await ends.source.call_back(ends.destination)
+                if not ends.source.running:
+                    return  # paused, as it was; `cont` takes its disks again (docs/qemu-notes.md)
             except LimosaError as trouble:
                 self.state = MoveState.SETTLING
                 self.error = verdicts.held_there(self.guest.name, self.request.to, trouble)
                 self._notify()
-                await asyncio.sleep(ASK_AGAIN)
+            await asyncio.sleep(ASK_AGAIN)
 
     async def _tidied_up(self, ends: Ends) -> None:
         """Undo once more what a QEMU that hung, or refused, left as it was: until it answers, then a few times."""

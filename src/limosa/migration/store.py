@@ -165,13 +165,14 @@ class Store:
 
     # -- moves ------------------------------------------------------------------------------------------------
 
-    def open_move(self, move: OpenMove) -> None:
-        """Record a move and all its steps, before the first of them is made."""
+    def open_move(self, move: OpenMove, objects: tuple[tuple[str, str], ...] = ()) -> None:
+        """Record a move and all its steps, before the first of them is made; and what it will create (as `note`)."""
         with self._writing():
             self._db.execute(
                 "INSERT INTO moves (id, side, guest, identity, peer, opened, baggage) VALUES (?,?,?,?,?,?,?)",
                 (move.id, move.side, move.guest, move.identity, move.peer, time.time(), move.baggage),
             )
+            self._note(move.id, objects)
 
     def keep(self, move: MoveId, side: Side, baggage: bytes) -> None:
         """Replace a move's baggage."""
@@ -296,10 +297,13 @@ class Store:
     def note(self, move: MoveId, objects: tuple[tuple[str, str], ...]) -> None:
         """Record (kind, name) of objects that are about to be created; several at once cost one write."""
         with self._writing():
-            self._db.executemany(
-                "INSERT OR REPLACE INTO ledger (move, kind, name, noted) VALUES (?,?,?,?)",
-                [(move, kind, name, time.time()) for kind, name in objects],
-            )
+            self._note(move, objects)
+
+    def _note(self, move: MoveId, objects: tuple[tuple[str, str], ...]) -> None:
+        self._db.executemany(
+            "INSERT OR REPLACE INTO ledger (move, kind, name, noted) VALUES (?,?,?,?)",
+            [(move, kind, name, time.time()) for kind, name in objects],
+        )
 
     def strike(self, move: MoveId) -> None:
         """Record that a move's objects are gone, or belong to the guest now."""
