@@ -163,10 +163,10 @@ class Departure:
 
     def take_back(self) -> None:
         """Record durably that the guest is this host's again: the other one has promised never to take it."""
+        self.taken_back = True
         owner = self.store.owner(self.identity)
         if owner is not None and self._given(owner):
             self.store.record_owner(msgspec.structs.replace(owner, state=Held.HERE))
-        self.taken_back = True
 
     def _given(self, owner: Owner) -> bool:
         return owner.move == self.move and owner.state is Held.GIVEN_UP
@@ -310,7 +310,8 @@ class Departure:
         """
         if not self.alive:
             return  # whatever ended this QEMU, there is nothing to call back
-        if (owner := self.store.owner(self.identity)) is not None and owner.state is Held.GIVEN_UP:
+        owner = self.store.owner(self.identity)
+        if owner is not None and owner.state is Held.GIVEN_UP and not self.taken_back:
             raise MoveFailed(f"{self.profile.name} was given up to {owner.peer}: it does not run here again")
         await self._cancel_migration()
         status = (await self.monitor.execute("query-status"))["status"]

@@ -102,7 +102,7 @@ class Move:
         self._began = asyncio.get_running_loop().time()
         self._took: float | None = None
         self._expired = False
-        self._recording: asyncio.Task[None] | None = None
+        self._records: set[asyncio.Task[None]] = set()
         self._left = False
         self._resolved: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
 
@@ -335,12 +335,15 @@ class Move:
         self._end(MoveState.COMPLETED, None)
 
     def _close_record(self, ending: str) -> None:
-        record = partial(self._store.close_move, self.id, Side.SOURCE, ending)
+        self._record_at_last(partial(self._store.close_move, self.id, Side.SOURCE, ending))
+
+    def _record_at_last(self, record: Callable[[], None]) -> None:
+        """Make a record now, or as soon as the state disk takes it: without it the next start asks once more."""
         try:
             record()
         except StateDiskError as trouble:
             self._warnings = (*self._warnings, trouble.what)
-            self._recording = asyncio.create_task(insist(record), name=f"end of {self.id}")
+            self._records.add(asyncio.create_task(insist(record), name=f"record of {self.id}"))
 
     async def _back_home(self, ends: Ends, trouble: BaseException, notes: tuple[str, ...]) -> None:
         """A move was rolled back: make sure that the guest is where it was.
@@ -413,7 +416,8 @@ class Move:
             # What could not be recorded as given up was not: then there is nothing to ask.
             answer = await self._answer(ends) if ends.source.gave_up else Settled(taken=False, epoch=0)
             if not answer.taken:
-                ends.source.take_back()
+                # The destination's promise is durable there: a full disk here need not keep the guest paused.
+                self._record_at_last(ends.source.take_back)
                 journal.take_back()
                 notes = await settle(journal, do, undo)
                 say = verdicts.resolved if self._resolved.done() else verdicts.not_taken

@@ -20,8 +20,8 @@ from limosa.units import HostName
 from limosa.wire.moves import MoveRequest, MoveStatus
 from limosa.wire.rpc import Request
 
-DEEDS = ("create", "keep", "leave", "remove", "nics")
-"""What points at which a host may refuse begin with; QMP commands may be refused too."""
+DEEDS = ("create", "keep", "remove", "nics", " qmp ")
+"""What stands in points at which a host or a QEMU may refuse."""
 
 LONGEST = 300.0
 """Virtual seconds in which everything must have come to rest after the last fault was healed."""
@@ -100,7 +100,7 @@ class World:
                 fault(self)
         if agent is not None and agent.dead:
             raise Crashed
-        if self.refuse_next is not None and (" qmp " in point or point.startswith(DEEDS)):
+        if self.refuse_next is not None and may_refuse(point):
             why, self.refuse_next = self.refuse_next, None
             raise QmpError(point, "GenericError", why) if " qmp " in point else LimosaError(why)
 
@@ -396,6 +396,11 @@ class World:
             for task in rest:
                 task.cancel()
             await asyncio.wait(rest, timeout=1)
+
+
+def may_refuse(point: str) -> bool:
+    """Whether what happens at a point can be refused. Removing an object is not: only one that is not there is."""
+    return any(deed in point for deed in DEEDS) and "object-del" not in point
 
 
 async def _quietly(deed: Awaitable[object]) -> None:
