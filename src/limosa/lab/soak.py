@@ -64,9 +64,10 @@ def spec_of(number: int) -> GuestSpec:
     )
 
 
-def client(host: Host) -> AgentClient:
-    """A host's API."""
-    return AgentClient(Unix(str(host.path(SOCKET))))
+def ask_for_move(host: Host, request: MoveRequest) -> None:
+    """Begin a move; blocks until the host's agent has answered."""
+    with AgentClient(Unix(str(host.path(SOCKET)))) as agent:
+        agent.start(request)
 
 
 class Soak:
@@ -108,7 +109,7 @@ class Soak:
         for tenant, to in pairs:
             with contextlib.suppress(LimosaError):  # no room for it there just now
                 request = MoveRequest(guest=tenant.spec.name, to=to, keep_source_disks=False)
-                await asyncio.to_thread(client(self.lab.host(tenant.home)).start, request)
+                await asyncio.to_thread(ask_for_move, self.lab.host(tenant.home), request)
         await asyncio.sleep(self.chance.uniform(0, 4))
         name, victim = self.chance.choice(list(FAULTS)), self.lab.host(self.chance.choice(list(self.lab.hosts)))
         moves = ", ".join(f"{t.spec.name} {t.home}→{to}" for t, to in pairs)
