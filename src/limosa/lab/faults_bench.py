@@ -8,10 +8,11 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from limosa.cli.client import AgentClient
 from limosa.cli.transport import Unix
@@ -28,6 +29,8 @@ from limosa.lab.state import LabError
 from limosa.migration.fault_points import VARIABLE
 from limosa.units import MIB
 from limosa.wire.moves import MoveRequest, MoveStatus
+
+T = TypeVar("T")
 
 GUEST = "fault"
 ADDRESSES = ("10.66.0.111", "10.66.0.112")
@@ -210,25 +213,29 @@ class Bench:
 
     # -- agents ----------------------------------------------------------------------------------------------
 
-    def api(self, host: Host) -> AgentClient:
-        """The API of a host's agent; calls block, so use it in a thread."""
-        return AgentClient(Unix(str(host.path(SOCKET))))
+    async def ask(self, host: Host, question: Callable[[AgentClient], T]) -> T:
+        """Ask a host's agent over its API, in a thread, since its client blocks."""
+
+        def answer() -> T:
+            with AgentClient(Unix(str(host.path(SOCKET)))) as agent:
+                return question(agent)
+
+        return await asyncio.to_thread(answer)
 
     async def start_move(self) -> MoveStatus:
         """Begin a move to the other host."""
         request = MoveRequest(guest=GUEST, to=self.destination.name, keep_source_disks=False)
-        return await asyncio.to_thread(lambda: self.api(self.source).start(request))
+        return await self.ask(self.source, lambda agent: agent.start(request))
 
     async def status(self, host: Host, move: str) -> MoveStatus | None:
         """A move as an agent tells it; None where it is silent or knows no such move (any more)."""
-
-        def ask() -> MoveStatus | None:
-            try:
-                return next((each for each in self.api(host).moves() if each.id == move), None)
-            except (LimosaError, LabError, OSError):
-                return None
-
-        return await asyncio.to_thread(ask) if host.plugged else None
+        if not host.plugged:
+            return None
+        try:
+            moves = await self.ask(host, AgentClient.moves)
+        except (LimosaError, LabError, OSError):
+            return None
+        return next((each for each in moves if each.id == move), None)
 
     async def over(self, host: Host, move: str, limit: float) -> MoveStatus | None:
         """The move's report; None if it is not over after `limit` seconds (polled: the agent may die and come back)."""

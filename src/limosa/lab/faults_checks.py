@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from limosa.cli.client import AgentClient
 from limosa.errors import LimosaError
 from limosa.lab import assets, records
 from limosa.lab.faults_bench import ADDRESSES, GUEST, TAPS, VOLUME, Bench, noted, open_moves
@@ -124,7 +125,7 @@ async def _agents_words(bench: Bench) -> list[str]:
     """Whether the agents list the guest once, as running."""
     listed = []
     for host in bench.lab.hosts.values():
-        seen = await asyncio.to_thread(bench.api(host).guests)
+        seen = await bench.ask(host, AgentClient.guests)
         listed += [f"{guest.state} on {host.name}" for guest in seen if guest.name == GUEST]
     return [] if listed == [f"running on {bench.home}"] else [f"limosa ls says: {', '.join(listed) or 'no such guest'}"]
 

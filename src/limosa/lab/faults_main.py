@@ -39,7 +39,7 @@ def known_results(path: Path) -> dict[str, Result]:
 async def steps_of(made: Bench) -> tuple[str, ...]:
     """Names of the steps of the bench's move."""
     request = MoveRequest(guest=GUEST, to=made.destination.name, keep_source_disks=False)
-    plan = await asyncio.to_thread(lambda: made.api(made.source).plan(request))
+    plan = await made.ask(made.source, lambda agent: agent.plan(request))
     return tuple(step.name for step in plan.steps)
 
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from limosa.cli.client import AgentClient
 from limosa.errors import LimosaError
 from limosa.lab.faults_bench import GUEST, REACH_LIMIT, SILENCE, Bench
 from limosa.lab.faults_checks import at_rest, checks, strays, whole_disks
@@ -96,11 +97,11 @@ async def _held(run: Run) -> AsyncIterator[None]:
 
 async def _start_by_command(run: Run) -> None:
     words = ["migrate", GUEST, "--to", run.destination.name, "--delete-source-disks", "--yes"]
-    known = {each.id for each in await asyncio.to_thread(run.bench.api(run.source).moves)}
+    known = {each.id for each in await run.bench.ask(run.source, AgentClient.moves)}
     run.helpers.append(await run.source.spawn([sys.executable, "-m", "limosa", *words], name="limosa-migrate"))
     deadline = time.monotonic() + REACH_LIMIT
     while not run.move:
-        new = [m.id for m in await asyncio.to_thread(run.bench.api(run.source).moves) if m.id not in known]
+        new = [m.id for m in await run.bench.ask(run.source, AgentClient.moves) if m.id not in known]
         run.move = new[0] if new else ""
         if time.monotonic() > deadline:
             raise LabError("limosa migrate did not start a move")
