@@ -143,7 +143,7 @@ class Nics(NoDeeds):
             case "tap":
                 await _make_tap(msgspec.convert(step.arguments["tap"], NewTap))
             case "wire":
-                taps.wire(names)
+                await taps.wire(names)
             case "shut":
                 return {"gone": list(taps.shut(names))}
             case "open":

@@ -4,6 +4,7 @@ What happens while the guest is paused (port off, port on) is a single system ca
 slower is done before or after.
 """
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -11,18 +12,22 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Mapping
+from time import monotonic
 from typing import Any
 
 import msgspec
 from pyroute2 import AsyncIPRoute, NetlinkError
 
-IFF_UP = 0x1
+IFF_UP, IFF_RUNNING = 0x1, 0x40
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR, IFF_MULTI_QUEUE = 0x2, 0x1000, 0x4000, 0x100
 TUNSETIFF, TUNSETPERSIST = 0x400454CA, 0x400454CB
 SIOCGIFFLAGS, SIOCSIFFLAGS = 0x8913, 0x8914
 _RTM_SETLINK, _NLM_F_REQUEST, _NLM_F_ACK = 19, 1, 4
 _IFLA_PROTINFO, _IFLA_BRPORT_STATE, _NLA_F_NESTED = 12, 1, 0x8000
 _STATE_DISABLED, _STATE_FORWARDING = 0, 3
+
+OPERATIONAL_SECONDS = 2.0
+"""How long a port may take to become operational; the kernel needs at most one second."""
 
 PORT_OPTIONS = (
     "mode",
@@ -124,16 +129,24 @@ async def set_aside(name: str) -> None:
             await netlink.link("set", index=present.index, state="down", master=0)
 
 
-def wire(names: Iterable[str]) -> None:
+async def wire(names: Iterable[str]) -> None:
     """Up, but no frame passes yet: `reopen` ends that within microseconds.
 
     A tap without a carrier (nobody has it open) is disabled on its bridge anyway, and would be enabled by the
-    carrier; so this belongs after the QEMU that opens it has started.
+    carrier; so this belongs after the QEMU that opens it has started. The kernel tells the bridge of the carrier
+    up to a second late (net/core/link_watch.c), and until then refuses to open the port: so it is waited for
+    here, where the guest still runs.
     """
+    wanted = tuple(names)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for name in names:
+        for name in wanted:
             _set_flags(sock, name, up=True)
-    shut(names)
+        deadline = monotonic() + OPERATIONAL_SECONDS
+        while monotonic() < deadline:
+            if all(_flags(sock, name) & IFF_RUNNING for name in wanted):
+                break
+            await asyncio.sleep(0.01)  # a netlink group would tell, at the price of a socket for this one wait
+    shut(wanted)
 
 
 def shut(names: Iterable[str]) -> tuple[str, ...]:
@@ -175,9 +188,13 @@ def _port_state(netlink: socket.socket, index: int, state: int) -> int:
     return -int(struct.unpack_from("=i", answer, 16)[0])
 
 
-def _set_flags(sock: socket.socket, name: str, *, up: bool) -> None:
+def _flags(sock: socket.socket, name: str) -> int:
     request = struct.pack("=16sH14x", name.encode(), 0)
-    flags = struct.unpack_from("=H", fcntl.ioctl(sock, SIOCGIFFLAGS, request), 16)[0]
+    return int(struct.unpack_from("=H", fcntl.ioctl(sock, SIOCGIFFLAGS, request), 16)[0])
+
+
+def _set_flags(sock: socket.socket, name: str, *, up: bool) -> None:
+    flags = _flags(sock, name)
     wanted = flags | IFF_UP if up else flags & ~IFF_UP
     if wanted != flags:
         fcntl.ioctl(sock, SIOCSIFFLAGS, struct.pack("=16sH14x", name.encode(), wanted))
