@@ -1,11 +1,11 @@
 """Which QEMU of this host can run a guest that arrives."""
 
 import asyncio
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 from limosa.errors import Blocked
 from limosa.units import Side
@@ -30,7 +30,7 @@ async def look_at(path: str) -> Binary | None:
     The answer is kept for as long as the file stays the same.
     """
     try:
-        stat = os.stat(path)
+        stat = await asyncio.to_thread(Path(path).stat)
     except OSError:
         return None
     key = (path, stat.st_mtime_ns, stat.st_size)
