@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from limosa.errors import MonitorMissing
 from limosa.lab.guestctl import GuestOptions
 from limosa.lab.guests import GuestSpec, blockdev, control, start
 from limosa.lab.hosts import Host
@@ -101,10 +102,15 @@ def _fields(spec: GuestSpec) -> dict[str, Any]:
 
 
 async def _monitor(host: Host, spec: GuestSpec) -> Monitor:
-    path = host.path(spec.monitor_path)
-    while not path.exists():
-        await asyncio.sleep(0.01)
-    return await Monitor.connect(str(path), greeting_timeout=5)
+    """The guest's monitor as soon as it listens; the socket of an earlier guest may lie there until then."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return await Monitor.connect(str(host.path(spec.monitor_path)), greeting_timeout=5)
+        except MonitorMissing:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.01)
 
 
 async def _mirror(here: Monitor, there: Monitor, destination: Host, *, tuned: bool) -> None:

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from limosa.units import GIB, MIB, Milliseconds, Seconds
 
-CALM_RATE = 200 * MIB
+CALM_RATE = 64 * MIB
 """Bytes per second at the end, where nothing better is known: a destination that is not behind with its
 backlog resumes at once (docs/qemu-notes.md, the endgame)."""
 
