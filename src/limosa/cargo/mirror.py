@@ -1,6 +1,6 @@
 """Copying block nodes from a running QEMU into NBD exports of another one, and ending that without losing a write.
 
-Order and traps are measured (qemu-facts sections B, B2, D, D2): a wrong order is reported by nobody, so each
+Order and traps are measured (docs/qemu-notes.md): a wrong order is reported by nobody, so each
 job is checked to be concluded without error, and each export to be gone, before QEMU hands anything over.
 """
 

@@ -13,7 +13,7 @@ PROTOCOLS_ON_FILES = frozenset({"file", "host_device", "host_cdrom"})
 NODE_NAME_LIMIT = 31
 """QEMU block/block_int-common.h: `char node_name[32]`."""
 
-# Options that QMP never shows (qemu-facts A); of a node that was added later they are unknown.
+# Options that QMP never shows (docs/qemu-notes.md); of a node that was added later they are unknown.
 _UNSHOWN = {"file": ("aio", "locking"), "host_device": ("aio", "locking")}
 _UNSHOWN_EVERYWHERE = ("discard",)
 _NUMBERS = frozenset({"lun", "timeout", "reconnect-delay", "open-timeout"})
