@@ -6,7 +6,7 @@ from typing import Any
 
 from limosa.errors import LimosaError, MonitorBusy
 from limosa.guest.attach import attach, pick
-from limosa.guest.discover import find_guests
+from limosa.guest.discover import find_guests, given_uuid
 from limosa.guest.introspect import introspect
 from limosa.guest.parts import OURS
 from limosa.guest.profile import FoundGuest, Profile
@@ -150,8 +150,7 @@ def shown(guest: FoundGuest, host: HostName, told: dict[str, Any], trouble: str)
 
 
 def _uuid(told: dict[str, Any]) -> str | None:
-    uuid = str(told.get("query-uuid", {}).get("UUID", ""))
-    return uuid if uuid.strip("0-") else None  # all zeros: none was given
+    return given_uuid(str(told.get("query-uuid", {}).get("UUID", "")))
 
 
 def owner(guest: FoundGuest) -> str:

@@ -80,10 +80,11 @@ def uuid_of(line: CommandLine) -> str | None:
             given = option.raw or given
         elif option.fields.get("type") == "1":
             given = option.fields.get("uuid", given)
-    return _identity(given)
+    return given_uuid(given)
 
 
-def _identity(uuid: str | None) -> str | None:
+def given_uuid(uuid: str | None) -> str | None:
+    """A UUID as somebody gave it to a guest; None for all zeros, which QEMU says of one started without."""
     return uuid.lower() if uuid and uuid.strip("0-") else None
 
 

@@ -1,6 +1,5 @@
 """Every move that comes to this host: checks, promises, and the calls that sources make."""
 
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,9 +34,6 @@ from limosa.wire.rpc import Handler
 
 HEADROOM = 64 * 1024**2
 """Bytes that a QEMU process needs beside its guest's RAM."""
-
-NO_UUID = str(uuid.UUID(int=0))
-"""What QEMU says of a guest that was started without one."""
 
 
 class Arrivals:
@@ -297,5 +293,5 @@ def _already_here(profile: Profile, guests: Sequence[FoundGuest]) -> tuple[Findi
             side=Side.DESTINATION,
         )
         for guest in guests
-        if guest.uuid == profile.uuid != NO_UUID
+        if guest.uuid == profile.uuid
     )

@@ -184,7 +184,7 @@ class Move:
         departure = self._departure
         if self.state.over or departure is None:
             raise MoveFailed(f"move {self.id} is not copying anything", remedy="`limosa watch` shows where it stands")
-        departure.request = _with_bandwidth(departure.request, rate)
+        departure.request = msgspec.structs.replace(departure.request, bandwidth=rate)
         for job in await departure.monitor.execute("query-block-jobs"):
             if job["device"].startswith("limosa-"):
                 await departure.monitor.execute(
@@ -607,7 +607,3 @@ def _deeds(ends: Ends) -> tuple[Deed, Undeed]:
         await unmake(step, ends)
 
     return do, undo
-
-
-def _with_bandwidth(request: MoveRequest, rate: float | None) -> MoveRequest:
-    return msgspec.structs.replace(request, bandwidth=rate)

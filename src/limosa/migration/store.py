@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 
 from limosa.errors import StateDiskError
+from limosa.guest.discover import given_uuid
 from limosa.units import HostName, MoveId, Side
 
 SCHEMA = (
@@ -117,7 +118,7 @@ async def insist(record: Callable[[], None]) -> None:
 
 def identity_of(uuid: str, name: str) -> str:
     """How a guest is known over time: by its UUID; by its name where it was started without one."""
-    return uuid if uuid.strip("0-") else f"name:{name}"
+    return given_uuid(uuid) or f"name:{name}"
 
 
 class Store:
