@@ -2,7 +2,7 @@ import msgspec
 import pytest
 
 from limosa.cli.doctor import page
-from limosa.migration.diagnosis import diagnose, twins, why_left
+from limosa.migration.diagnosis import diagnose, outranked, twins, why_left
 from limosa.wire.doctor import Diagnosis, Facts, OldImage, OpenShown, Owned, Qemu, Standing, Thing, Weight
 from limosa.wire.findings import Finding, Severity
 
@@ -72,6 +72,15 @@ def test_journals_that_contradict_each_other_or_what_runs_are_errors() -> None:
     left = Facts(host="a", qemus=(qemu(1, "postmigrate"),), owners=(owned(3, here=False),))
     ((weight, what),) = told(left)
     assert (weight, what) == (Weight.ERROR, "web1 (pid 1, postmigrate) is on a, which gave it up to b at epoch 3")
+
+
+def test_a_journal_is_outranked_by_a_later_epoch_elsewhere_unless_the_guest_runs_here() -> None:
+    a, b = Facts(host="a", owners=(owned(3, here=True),)), Facts(host="b", owners=(owned(2, here=True, peer="a"),))
+    assert outranked(b, [a]) == (owned(3, here=False, peer="a"),)
+    assert outranked(a, [b]) == ()
+    assert outranked(msgspec.structs.replace(b, qemus=(qemu(1),)), [a]) == ()
+    assert outranked(b, [Facts(host="a", owners=(owned(2, here=True),))]) == ()
+    assert outranked(b, [Facts(host="a", owners=(owned(3, here=False),))]) == ()
 
 
 def test_a_doubt_says_what_it_waits_for_and_what_to_do() -> None:

@@ -19,9 +19,9 @@ from limosa.errors import LimosaError, MonitorError, StateDiskError
 from limosa.guest.attach import attach
 from limosa.guest.discover import find_guests
 from limosa.guest.profile import FoundGuest
-from limosa.migration.diagnosis import WAITING, diagnose, named, twins, why_left
+from limosa.migration.diagnosis import WAITING, diagnose, named, outranked, twins, why_left
 from limosa.migration.moves import Moves
-from limosa.migration.store import Held, Noted, Store
+from limosa.migration.store import Held, Noted, Owner, Store
 from limosa.units import HostName, MoveId, Side
 from limosa.wire.doctor import Diagnosis, Facts, Fixed, OldImage, OpenShown, Owned, Qemu, Thing
 from limosa.wire.findings import Finding, Severity
@@ -53,7 +53,7 @@ class Doctor:
         return Diagnosis(hosts=everybody, troubles=diagnose(everybody, silent))
 
     async def fix(self) -> Diagnosis:
-        """Remove from this host what is proved unused, and look again."""
+        """Remove from this host what is proved unused, correct what its journal has outdated, and look again."""
         here, (others, silent) = await asyncio.gather(self.facts(), self._ask_others())
         done = [await self._end_twin(twin, here) for twin in twins(here)]
         if any(fixed.removed for fixed in done):
@@ -61,6 +61,7 @@ class Doctor:
         for thing in here.things:
             why = why_left(thing, others, silent)
             done.append(Fixed(what=named(thing), removed=False, why=why) if why else await self._remove(thing))
+        done += [self._concede(owned) for owned in outranked(here, others)]
         self._strike(here)
         after = await self.examine()
         return Diagnosis(hosts=after.hosts, troubles=after.troubles, fixed=tuple(done))
@@ -230,6 +231,25 @@ class Doctor:
                     raise LookupError(thing.kind)
         finally:
             await monitor.close()
+
+    def _concede(self, owned: Owned) -> Fixed:
+        """Record that a guest is another host's; its grant was never this host's to use again."""
+        what = f"the record that {owned.identity} belongs here: {owned.peer} owns it since epoch {owned.epoch}"
+        known = self._moves.store.owner(owned.identity)
+        token = known.token if known is not None else ""
+        record = Owner(
+            identity=owned.identity,
+            epoch=owned.epoch,
+            state=Held.GIVEN_UP,
+            move=MoveId(owned.move),
+            peer=HostName(owned.peer),
+            token=token,
+        )
+        try:
+            self._moves.store.record_owner(record)
+        except StateDiskError as trouble:
+            return Fixed(what=what, removed=False, why=trouble.what)
+        return Fixed(what=what, removed=True)
 
     def _strike(self, here: Facts) -> None:
         """What is gone need not stay in the ledger."""

@@ -161,12 +161,19 @@ class Departure:
             self.store.record_owner(owner)
         return TakeAsk(move=self.move, epoch=owner.epoch, token=owner.token, cont=self.running)
 
-    def take_back(self) -> None:
-        """Record durably that the guest is this host's again: the other one has promised never to take it."""
+    def take_back(self, *, fenced: bool) -> None:
+        """Record durably that the guest is this host's again.
+
+        Args:
+            fenced: False: the other host has promised never to take it. True: somebody vouched for that, and
+                the other host may have recorded the epoch that was granted; so this one goes beyond it, and
+                whoever comes back with the lower epoch is outdated.
+        """
         self.taken_back = True
         owner = self.store.owner(self.identity)
         if owner is not None and self._given(owner):
-            self.store.record_owner(msgspec.structs.replace(owner, state=Held.HERE))
+            epoch = owner.epoch + 1 if fenced else owner.epoch
+            self.store.record_owner(msgspec.structs.replace(owner, state=Held.HERE, epoch=epoch))
 
     def _given(self, owner: Owner) -> bool:
         return owner.move == self.move and owner.state is Held.GIVEN_UP

@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+import msgspec
+
 from limosa.units import format_size
 from limosa.wire.doctor import Facts, Owned, Qemu, Standing, Thing, Trouble, Weight
 from limosa.wire.findings import Severity
@@ -109,8 +111,26 @@ def _conflicts(hosts: Sequence[Facts]) -> Iterator[Trouble]:
                 weight=Weight.ERROR,
                 host=found[0][0],
                 what=f"more than one journal says that it owns {identity}: {known}",
-                remedy="a host that was fenced for `limosa resolve` has come back: see that the guest runs on one only",
+                remedy="the highest epoch is the owner's; on a host that was fenced for `limosa resolve` and has come "
+                "back, `limosa doctor --fix` corrects the journal, unless the guest runs there too",
             )
+
+
+def outranked(here: Facts, others: Sequence[Facts]) -> tuple[Owned, ...]:
+    """What this host's journal has to record: guests that it thinks are its own, and that another one owns since.
+
+    It was fenced when the guest was taken back from it (`limosa resolve`), and has come back without the guest.
+    """
+    running = {name for qemu in here.qemus for name in (qemu.uuid, f"name:{qemu.name}")}
+    found = []
+    for owned in here.owners:
+        rivals = [(o.epoch, f.host, o) for f in others for o in f.owners if o.here and o.identity == owned.identity]
+        if not owned.here or owned.identity in running or not rivals:
+            continue
+        epoch, host, theirs = max(rivals, key=lambda rival: rival[0])
+        if epoch > owned.epoch:
+            found.append(msgspec.structs.replace(theirs, here=False, peer=host))
+    return tuple(found)
 
 
 def _given_up_but_here(facts: Facts, owned: Owned) -> Iterator[Trouble]:

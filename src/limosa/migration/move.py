@@ -417,7 +417,7 @@ class Move:
             answer = await self._answer(ends) if ends.source.gave_up else Settled(taken=False, epoch=0)
             if not answer.taken:
                 # The destination's promise is durable there: a full disk here need not keep the guest paused.
-                self._record_at_last(ends.source.take_back)
+                self._record_at_last(partial(ends.source.take_back, fenced=self._resolved.done()))
                 journal.take_back()
                 notes = await settle(journal, do, undo)
                 say = verdicts.resolved if self._resolved.done() else verdicts.not_taken

@@ -1,6 +1,7 @@
 """A move in doubt: every command says so and what to do, and it ends when the other host answers or is fenced."""
 
 import os
+import re
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from limosa.lab.commands import limosa
+from limosa.lab.commands import limosa, migrate
 from limosa.lab.faults_bench import Points
 from limosa.lab.faults_matrix import Point
 from limosa.lab.guests import GuestSpec, blockdev, control, start
@@ -18,7 +19,7 @@ from limosa.lab.hosts import Host
 from limosa.lab.lab import Lab
 from limosa.lab.provision import start_agent
 from limosa.lab.trouble import Flight, refused
-from limosa.migration.fault_points import BEFORE, VARIABLE
+from limosa.migration.fault_points import AFTER, BEFORE, VARIABLE
 from limosa.units import Side
 from limosa.wire.moves import MoveState, MoveStatus
 
@@ -28,6 +29,8 @@ pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest
 
 GRANT = Point(-1, "grant", BEFORE)
 """The source has given the guest up, and the destination does not know it yet."""
+TAKEN = Point(-1, "grant", AFTER)
+"""The destination has recorded that it owns the guest, and has not answered yet."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -60,9 +63,9 @@ async def web(lab: Lab) -> GuestSpec:
 
 
 @asynccontextmanager
-async def at_the_grant(lab: Lab, points: Points) -> AsyncIterator[Flight]:
-    """A move that is held, while the context lasts, where the source has given up and nobody has taken over."""
-    points.arm(GRANT)
+async def at_the_grant(lab: Lab, points: Points, point: Point = GRANT) -> AsyncIterator[Flight]:
+    """A move that is held, while the context lasts, where the source has given up and cannot know who has the guest."""
+    points.arm(point)
     flight = await Flight.depart(lab.host("a"), "web1", "b")
     await points.reached.wait()
     yield flight
@@ -161,3 +164,32 @@ async def test_a_guest_is_taken_back_from_a_fenced_host_also_after_a_restart(
     examined = await limosa(a, "doctor")
     assert examined.status == 0, examined.out
     assert (await limosa(lab.host("b"), "ls", "--json")).json() == []
+
+
+@pytest.mark.usefixtures("clean")
+async def test_a_fenced_host_that_had_taken_the_guest_over_comes_back_outranked(
+    lab: Lab, points: Points, web: GuestSpec
+) -> None:
+    a, b = lab.host("a"), lab.host("b")
+    async with at_the_grant(lab, points, TAKEN) as flight:
+        await lab.unplug("b")
+    await flight.until(doubtful)
+    answer = await limosa(a, "resolve", "web1", "--fence-evidence", "b was switched off at its power supply by me")
+    assert answer.status == 0, answer.err + answer.out
+    await flight.landed()
+    await at_home(lab, web)
+
+    await lab.plug("b")
+    examined = await limosa(a, "doctor")
+    assert examined.status == 40
+    epochs = re.search(r"a at epoch (\d+), b at epoch (\d+)", examined.out)
+    assert epochs is not None, examined.out
+    assert int(epochs[1]) == int(epochs[2]) + 1
+    assert (await limosa(a, "doctor", "--fix")).status == 40  # b's journal is b's to correct
+    fixed = await limosa(b, "doctor", "--fix")
+    assert fixed.status == 0, fixed.out
+    assert f"a owns it since epoch {epochs[1]}" in fixed.out
+    assert (await limosa(a, "doctor")).status == 0
+    await at_home(lab, web)
+    b.path("/srv/data.raw").unlink()  # the disk of the life that was fenced; limosa deletes no image
+    assert (await migrate(a, "web1", b)).status == 0
