@@ -41,6 +41,8 @@ ROOM = 96 * MIB
 SILENCE = 2.0
 """Seconds after which an agent takes its peer for dead, here."""
 REACH_LIMIT = 45.0
+RECORDS_HZ = 10
+"""Records per second and disk: what a guest under TCG does beside being moved is paid with the time of all cells."""
 
 
 class Points:
@@ -121,7 +123,7 @@ class Bench:
             pages=16,
             pages_rate=4,
             records="magic",
-            records_hz=20,
+            records_hz=RECORDS_HZ,
         )
         return GuestSpec(
             name=GUEST,
@@ -232,10 +234,9 @@ class Bench:
         if not host.plugged:
             return None
         try:
-            moves = await self.ask(host, AgentClient.moves)
+            return await self.ask(host, lambda agent: agent.move(move))
         except (LimosaError, LabError, OSError):
             return None
-        return next((each for each in moves if each.id == move), None)
 
     async def over(self, host: Host, move: str, limit: float) -> MoveStatus | None:
         """The move's report; None if it is not over after `limit` seconds (polled: the agent may die and come back)."""
@@ -246,7 +247,7 @@ class Bench:
                 return now
             if asyncio.get_running_loop().time() > deadline:
                 return None
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
 
 def open_moves(host: Host) -> list[str]:

@@ -12,14 +12,13 @@ from typing import BinaryIO
 from limosa.cli.client import AgentClient
 from limosa.errors import LimosaError
 from limosa.lab import assets, records
-from limosa.lab.faults_bench import ADDRESSES, GUEST, TAPS, VOLUME, Bench, noted, open_moves
+from limosa.lab.faults_bench import ADDRESSES, GUEST, RECORDS_HZ, TAPS, VOLUME, Bench, noted, open_moves
 from limosa.lab.guestctl import GuestControl, GuestSilent, Status
 from limosa.lab.hosts import Host
 from limosa.qmp.monitor import Monitor
 
 GUEST_LIMIT = 20.0
 TIDY_LIMIT = 10.0
-RECORDS_HZ = 20
 
 
 async def at_rest(bench: Bench, limit: float) -> list[str]:
