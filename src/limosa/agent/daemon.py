@@ -19,6 +19,7 @@ from limosa.agent.dial import Peers
 from limosa.agent.doctor import Doctor
 from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
+from limosa.agent.keeper import Keeper
 from limosa.agent.notify import feed_watchdog, notify
 from limosa.agent.peer import PeerServer, serve
 from limosa.agent.service import Service
@@ -48,6 +49,7 @@ class Agent:
         self.server: PeerServer | None = None
         self._service = Service(config, self.hosts, self.peers)
         self.doctor = Doctor(config, self.hosts, self.peers, self.moves)
+        self._keeper = Keeper(config.run_dir, self.moves)
         self._api = Api(config, self.moves, self)
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -59,6 +61,7 @@ class Agent:
             UsageError: the socket cannot be made, or `hosts.toml` is wrong.
         """
         await self.moves.restore()
+        self._keeper.start()
         await self._open_peer_port()
         await self._api.open()
         self._beside(this_host.qemu_versions(self.config.qemu))  # asked once now, so that nobody waits for it later
@@ -73,6 +76,7 @@ class Agent:
     async def stop(self) -> None:
         """Roll back moves that have not committed, and let go of everything. No QEMU is stopped."""
         await self._api.stop_accepting()
+        await self._keeper.close()
         await self.moves.close()
         for task in self._background:
             task.cancel()

@@ -196,13 +196,6 @@ class Bench:
                     return now
                 await asyncio.sleep(0.05)  # the guest has no way to call us
 
-    async def bury(self, host: Host) -> None:
-        """Take away what a guest that had come by a move leaves when its QEMU dies: its taps, its sockets."""
-        links = (await host.run(["ip", "-o", "link"])).stdout.splitlines()
-        for name in (line.split()[1].strip(":") for line in links if "alias limosa" in line):
-            await host.run(["ip", "link", "del", name])
-        await host.run(["sh", "-c", "rm -rf /run/limosa/guests/*"])
-
     @asynccontextmanager
     async def control(self, host: Host, timeout: float = guests.BOOT_LIMIT) -> AsyncIterator[GuestControl]:
         """The guest's agent."""

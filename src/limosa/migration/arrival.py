@@ -35,6 +35,8 @@ from limosa.wire.moves import Progress
 
 LOST = "lost"
 """How a move ended on this side whose guest was taken over, and whose QEMU then died."""
+ARRIVED = frozenset({"arrived", LOST})
+"""How a move ended on this side whose guest was taken over."""
 
 _log = structlog.get_logger()
 

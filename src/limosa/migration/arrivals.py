@@ -48,8 +48,10 @@ class Arrivals:
         *,
         qemu_binaries: Sequence[str],
         ports: range,
+        at_rest: Callable[[], None],
     ) -> None:
         self._host = host
+        self._at_rest = at_rest
         self._store = store
         self._qemus = qemus
         self._kinds = kinds
@@ -213,6 +215,7 @@ class Arrivals:
 
     def _forget(self, move: MoveId) -> None:
         self._open.pop(move, None)
+        self._at_rest()
 
     def _arrival(self, move: MoveId, peer: HostName) -> Arrival:
         found = self._open.get(move)

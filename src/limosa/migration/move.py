@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -140,9 +140,13 @@ class Move:
         """Whether it only goes forward from here on."""
         return self._journal is not None and self._journal.committed
 
-    def start(self, link: Link, kinds: Mapping[str, Kind]) -> None:
-        """Begin the move; it goes on by itself."""
-        self._task = asyncio.create_task(self._run(link, kinds), name=f"move-{self.id}")
+    def start(self, link: Link, kinds: Mapping[str, Kind], at_rest: Callable[[], None]) -> None:
+        """Begin the move; it goes on by itself, and calls `at_rest` when it is over."""
+        self._go(self._run(link, kinds), at_rest)
+
+    def _go(self, deed: Coroutine[Any, Any, None], at_rest: Callable[[], None]) -> None:
+        self._task = asyncio.create_task(deed, name=f"move-{self.id}")
+        self._task.add_done_callback(lambda _: at_rest())
 
     async def abort(self) -> None:
         """Ask for the end of the move and wait for its roll-back.
@@ -244,10 +248,10 @@ class Move:
             doubt,
         )
 
-    def take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
-        """Go on with a move that this agent had open when it stopped."""
+    def take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind], at_rest: Callable[[], None]) -> None:
+        """Go on with a move that this agent had open when it stopped; `at_rest` as in `start`."""
         self.state = MoveState.SETTLING
-        self._task = asyncio.create_task(self._take_up(record, link, kinds), name=f"move-{self.id}")
+        self._go(self._take_up(record, link, kinds), at_rest)
 
     def require_doubt(self) -> None:
         """Raises Blocked where the move is not in doubt."""

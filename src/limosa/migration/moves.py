@@ -3,7 +3,7 @@
 import asyncio
 import os
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,6 +13,7 @@ from limosa.cargo.kind import HostFacts, Kind, kinds
 from limosa.errors import Blocked, NotFound, StateDiskError, UsageError
 from limosa.guest.attach import pick
 from limosa.guest.profile import FoundGuest
+from limosa.migration.arrival import ARRIVED
 from limosa.migration.arrivals import Arrivals
 from limosa.migration.departure import Luggage
 from limosa.migration.move import Hold, Link, Move
@@ -60,7 +61,16 @@ class Moves:
         self._kinds = kinds() if cargo is None else cargo
         self._store = store or Store(Path(host.state_dir) / "journal.db", Path(host.run_dir))
         self._qemus = qemus or Qemus()
-        self._arrivals = Arrivals(host, self._kinds, self._store, self._qemus, qemu_binaries=qemu_binaries, ports=ports)
+        self._arrivals = Arrivals(
+            host,
+            self._kinds,
+            self._store,
+            self._qemus,
+            qemu_binaries=qemu_binaries,
+            ports=ports,
+            at_rest=self._tell_at_rest,
+        )
+        self._told_at_rest: list[Callable[[], None]] = []
         self._moves: dict[MoveId, Move] = {}
         self._rehearsed: dict[MoveId, Move] = {}
         self._waiting: asyncio.Task[None] | None = None
@@ -105,7 +115,7 @@ class Moves:
             self._qemus,
             cpus=os.cpu_count() or 1,
         )
-        move.take_up(record, self._link, self._kinds)
+        move.take_up(record, self._link, self._kinds, self._tell_at_rest)
 
     def resolve(self, guest: str, who: str, evidence: str) -> MoveStatus:
         """Take a guest back whose move is in doubt, on somebody's word that the other host is fenced.
@@ -165,7 +175,7 @@ class Moves:
         move = self._new(request)
         self._store.check()
         self._moves[move.id] = move
-        move.start(self._link, self._kinds)
+        move.start(self._link, self._kinds, self._tell_at_rest)
         self._forget_old()
         return move.status()
 
@@ -213,6 +223,29 @@ class Moves:
     def arriving(self) -> frozenset[MoveId]:
         """Moves whose guests are on their way to this host."""
         return self._arrivals.open
+
+    def at_rest(self, call: Callable[[], None]) -> None:
+        """Have something called whenever a move has come to its end here, on either side."""
+        self._told_at_rest.append(call)
+
+    def _tell_at_rest(self) -> None:
+        for call in self._told_at_rest:
+            call()
+
+    def arrived(self) -> frozenset[MoveId]:
+        """Moves that brought a guest here and are closed; what became of the guest since is not told."""
+        endings = self._store.endings()
+        return frozenset(MoveId(m) for (m, side), end in endings.items() if side is Side.DESTINATION and end in ARRIVED)
+
+    def busy_directories(self) -> frozenset[Path]:
+        """Directories of guests that a move has in hand, or that the journal keeps open: they are the move's."""
+        guests = Path(self._host.run_dir) / "guests"
+        arriving = {guests / move for move in self._arrivals.open}
+        opened = {guests / record.id for record in self._store.open_moves() if record.side is Side.DESTINATION}
+        leaving = (move.guest for move in self._moves.values() if not move.state.over)
+        return frozenset(
+            arriving | opened | {Path(m.path).parent for guest in leaving for m in guest.monitors if m.path}
+        )
 
     def hold(self, pid: int) -> Hold | None:
         """How a process is in hand, if a move has it: as the guest that leaves, or the twin that waits for one."""
