@@ -127,16 +127,21 @@ def taken(point: Point, steps: Sequence[str]) -> bool:
 
 def expected(cell: Cell, steps: Sequence[str]) -> frozenset[Outcome]:
     """What may come of a cell; one QEMU executes in all cases but LOST."""
-    commit = list(steps).index(COMMIT)
     if taken(cell.point, steps):
         return frozenset({Outcome.LOST} if cell.fault in KILLS_DESTINATION else {Outcome.DESTINATION})
     if cell.fault in KILLS_SOURCE:
         # The destination may take what is complete already; it must never start what is half-copied.
-        late = cell.point.number < 0 or cell.point.number >= commit
-        return frozenset({Outcome.LOST, Outcome.DESTINATION} if late else {Outcome.LOST})
+        complete = _handed_over(cell.point, steps)
+        return frozenset({Outcome.LOST, Outcome.DESTINATION} if complete else {Outcome.LOST})
     if cell.fault in KILLS_DESTINATION:
         return frozenset({Outcome.SOURCE, Outcome.DESTINATION} if _no_twin_yet(cell.point, steps) else {Outcome.SOURCE})
     return frozenset({Outcome.SOURCE, Outcome.DESTINATION})
+
+
+def _handed_over(point: Point, steps: Sequence[str]) -> bool:
+    """Whether the twin has all of the guest at this point."""
+    last = list(steps).index(HAND_OVER)
+    return point.number < 0 or point.number > last or (point.number == last and point.moment == "after")
 
 
 def _no_twin_yet(point: Point, steps: Sequence[str]) -> bool:

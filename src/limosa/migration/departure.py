@@ -328,7 +328,20 @@ class Departure:
             await self._stop_twin(destination)
         if self.running and status in PAUSED_BY_MIGRATION | {"paused"}:
             await self.monitor.execute("cont")
+        elif status == "postmigrate":
+            await self._take_disks_again()
         await self._restore_settings()
+
+    async def _take_disks_again(self) -> None:
+        """Open a paused guest's disks for writing, and lock them, as they were before it was handed over.
+
+        Its vCPUs must not run for that (docs/qemu-notes.md). Before QEMU 10.0 only its owner's `cont` does it.
+        """
+        try:
+            await self.monitor.execute("blockdev-set-active", {"active": True})
+        except QmpError as refused:
+            if refused.error_class != "CommandNotFound":
+                raise
 
     async def _stop_twin(self, destination: Destination) -> None:
         """Have the twin destroyed. It was never granted the guest: where its host is silent, QEMU's image locks decide.

@@ -379,7 +379,7 @@ class Move:
             try:
                 await ends.source.call_back(ends.destination)
                 if not ends.source.running:
-                    return  # paused, as it was; `cont` takes its disks again (docs/qemu-notes.md)
+                    return  # paused, as it was, with its disks (docs/qemu-notes.md)
             except LimosaError as trouble:
                 self.state = MoveState.SETTLING
                 self.error = verdicts.held_there(self.guest.name, self.request.to, trouble)

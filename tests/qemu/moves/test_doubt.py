@@ -18,7 +18,7 @@ from limosa.lab.guests import GuestSpec, blockdev, control, start
 from limosa.lab.hosts import Host
 from limosa.lab.lab import Lab
 from limosa.lab.provision import start_agent
-from limosa.lab.trouble import Flight, refused
+from limosa.lab.trouble import Flight, kill_twin, owners, refused, with_owner
 from limosa.migration.fault_points import AFTER, BEFORE, VARIABLE
 from limosa.units import Side
 from limosa.wire.moves import MoveState, MoveStatus
@@ -27,6 +27,7 @@ from .conftest import options
 
 pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
 
+HANDED_OVER = "hand over"
 GRANT = Point(-1, "grant", BEFORE)
 """The source has given the guest up, and the destination does not know it yet."""
 TAKEN = Point(-1, "grant", AFTER)
@@ -56,7 +57,8 @@ async def web(lab: Lab) -> GuestSpec:
     a = lab.host("a")
     a.path("/srv/data.raw").touch()
     os.truncate(a.path("/srv/data.raw"), 8 << 20)
-    spec = GuestSpec("web1", options(), memory=192, devices=blockdev("data", "/srv/data.raw", "raw", serial="data"))
+    disk = blockdev("data", "/srv/data.raw", "raw", serial="data")
+    spec = with_owner(GuestSpec("web1", options(), memory=192, devices=disk))
     await start(a, spec)
     async with await control(a, spec):
         return spec
@@ -193,3 +195,27 @@ async def test_a_fenced_host_that_had_taken_the_guest_over_comes_back_outranked(
     await at_home(lab, web)
     b.path("/srv/data.raw").unlink()  # the disk of the life that was fenced; limosa deletes no image
     assert (await migrate(a, "web1", b)).status == 0
+
+
+@pytest.mark.usefixtures("clean")
+async def test_a_paused_guest_that_was_handed_over_in_vain_stays_paused_and_has_its_disks(
+    lab: Lab, points: Points, web: GuestSpec
+) -> None:
+    a, b = lab.host("a"), lab.host("b")
+    b.path("/srv/data.raw").unlink(missing_ok=True)
+    owner = await owners(a, web)
+    try:
+        await owner.execute("stop")
+        plan = (await limosa(a, "plan", "web1", "--to", "b", "--json")).plan()
+        names = [step.name for step in plan.steps]
+        async with at_the_grant(lab, points, Point(names.index(HANDED_OVER), HANDED_OVER, AFTER)) as flight:
+            await kill_twin(b)
+        report = await flight.landed()
+        assert (report.state, report.guest_runs) == (MoveState.FAILED, Side.SOURCE)
+        nodes = await owner.execute("query-named-block-nodes", {"flat": True})
+        assert {node["active"] for node in nodes} == {True}
+        assert (await owner.execute("query-status"))["running"] is False
+        await owner.execute("cont")
+    finally:
+        await owner.close()
+    await at_home(lab, web)
