@@ -189,6 +189,20 @@ def forget_who_was_taken(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Store, "taken", lambda *_: None)
 
 
+def never_give_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Arrival, "_give_back", lambda _: False)
+
+
+def give_back_what_has_run(patch: pytest.MonkeyPatch) -> None:
+    def give_back(self: Arrival) -> bool:
+        if self.lost and not self._closed:
+            self.store.give_back(self.move, self.identity)
+            self.committed = False
+        return not self.committed
+
+    patch.setattr(Arrival, "_give_back", give_back)
+
+
 MISTAKES = [
     resume_before_commit,
     resume_before_commit_unchecked,
@@ -199,6 +213,8 @@ MISTAKES = [
     take_silence_for_an_answer,
     come_back_without_a_word,
     forget_who_was_taken,
+    never_give_back,
+    give_back_what_has_run,
 ]
 TELLING = [
     "agent a killed",
@@ -206,6 +222,8 @@ TELLING = [
     "peer link cut",
     "peer link cut the other way",
     "link cut, and a late call",
+    "twin killed",
+    "link reset, and the twin killed",
 ]
 
 

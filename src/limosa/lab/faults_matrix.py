@@ -43,7 +43,7 @@ class Outcome(StrEnum):
 KILLS_SOURCE = frozenset({Fault.SOURCE_QEMU, Fault.SOURCE_HOST, Fault.BOTH_HOSTS})
 KILLS_DESTINATION = frozenset({Fault.DESTINATION_QEMU, Fault.DESTINATION_HOST, Fault.BOTH_HOSTS})
 
-HAND_OVER, COMMIT, GRANT = "hand over", "commit", "grant"
+HAND_OVER, COMMIT, GRANT, RESUME = "hand over", "commit", "grant", "resume there"
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -128,6 +128,8 @@ def taken(point: Point, steps: Sequence[str]) -> bool:
 def expected(cell: Cell, steps: Sequence[str]) -> frozenset[Outcome]:
     """What may come of a cell; one QEMU executes in all cases but LOST."""
     if taken(cell.point, steps):
+        if cell.fault is Fault.DESTINATION_QEMU and not _resumed(cell.point, steps):
+            return frozenset({Outcome.SOURCE})  # it has never executed there, and the source has all of it
         return frozenset({Outcome.LOST} if cell.fault in KILLS_DESTINATION else {Outcome.DESTINATION})
     if cell.fault in KILLS_SOURCE:
         # The destination may take what is complete already; it must never start what is half-copied.
@@ -136,6 +138,12 @@ def expected(cell: Cell, steps: Sequence[str]) -> frozenset[Outcome]:
     if cell.fault in KILLS_DESTINATION:
         return frozenset({Outcome.SOURCE, Outcome.DESTINATION} if _no_twin_yet(cell.point, steps) else {Outcome.SOURCE})
     return frozenset({Outcome.SOURCE, Outcome.DESTINATION})
+
+
+def _resumed(point: Point, steps: Sequence[str]) -> bool:
+    """Whether the guest runs at the destination at this point."""
+    resume = list(steps).index(RESUME)
+    return point.number > resume or (point.number == resume and point.moment == "after")
 
 
 def _handed_over(point: Point, steps: Sequence[str]) -> bool:

@@ -78,6 +78,8 @@ class Arrival:
     _closed: bool = False
     _lost: bool = False
     _resumed: bool = False
+    _may_have_run: bool = False
+    """Whether the vCPUs were ever told to run here, as far as this agent process can know."""
     _said: Started | None = None
     _attended: bool = False
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -282,10 +284,35 @@ class Arrival:
             )
         if self.lost:
             raise lost_here(self.ask.name, self.host.name)
-        if self.luggage.cont and (await self.monitor.execute("query-status"))["status"] != "running":
+        stands = (await self.monitor.execute("query-status"))["status"] != "running"
+        self._may_have_run = True
+        if self.luggage.cont and stands:
             await _running(self.monitor)
         self._resumed = True
         return Told()
+
+    def go_on_with(self) -> None:
+        """Take up what an earlier agent process had taken over: it may have let the guest run."""
+        self.committed = self._may_have_run = True
+
+    async def give_back(self) -> None:
+        """Refuse after all a guest that was taken over, if its QEMU died before it ever executed here.
+
+        The source has all of it, paused: so it is not lost yet. A guest that may have run has acted on the world,
+        and its disks here have moved on; that one is lost.
+
+        Raises:
+            StateDiskError: it could not be recorded; nothing was given back.
+        """
+        async with self._turn:
+            self._give_back()
+
+    def _give_back(self) -> bool:
+        if not self.lost or self._may_have_run or self._closed or self._twin is None or _has_run(self._twin.monitor):
+            return False
+        self.store.give_back(self.move, self.identity)
+        self.committed = False
+        return True
 
     @property
     def lost(self) -> bool:
@@ -380,6 +407,8 @@ class Arrival:
             if self._closed:
                 return
             await self._find_twin()
+            if self._give_back():
+                raise self._died()
             if not self.lost and not self._resumed:
                 await self._make_all(When.BEFORE_CONT)
                 await self._resume()
@@ -492,6 +521,11 @@ def check_grant(grant: TakeAsk, ask: ReserveAsk, known: Owner | None, *, refused
     else:
         return
     raise MoveFailed(f"the destination does not take {ask.name}: {why}", guest_runs=Side.SOURCE)
+
+
+def _has_run(monitor: Monitor) -> bool:
+    """Whether the vCPUs ran since this agent knows the QEMU; its owner has a monitor too."""
+    return any(event.name == "RESUME" for event in monitor.events.since(0))
 
 
 async def _running(monitor: Monitor) -> None:

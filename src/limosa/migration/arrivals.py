@@ -154,7 +154,8 @@ class Arrivals:
                 continue
             arrival = self._arriving(msgspec.json.decode(move.baggage, type=Luggage))
             self._open[move.id] = arrival
-            arrival.committed = self._taken(move.id) is not None
+            if self._taken(move.id) is not None:
+                arrival.go_on_with()
             try:
                 await (arrival.go_on() if arrival.committed else arrival.clear())
             except (LimosaError, OSError):
@@ -178,6 +179,8 @@ class Arrivals:
         return await self._arrival(ask.move, peer).resume()
 
     async def _settle(self, ask: MoveAsk, peer: HostName) -> Settled:
+        if ask.move in self._open:
+            await self._arrival(ask.move, peer).give_back()
         taken = self._taken(ask.move)
         if taken is None:
             self._store.refuse(ask.move)

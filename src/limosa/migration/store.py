@@ -264,6 +264,13 @@ class Store:
             )
             self._db.execute("INSERT OR IGNORE INTO taken VALUES (?,?,?)", (owner.move, owner.epoch, time.time()))
 
+    def give_back(self, move: MoveId, identity: str) -> None:
+        """Record that a guest which was taken over, and has never executed here, is its source's again, for good."""
+        with self._writing():
+            self._db.execute("UPDATE owners SET state=? WHERE identity=? AND move=?", (Held.GIVEN_UP, identity, move))
+            self._db.execute("DELETE FROM taken WHERE move=?", (move,))
+            self._db.execute("INSERT OR IGNORE INTO refused VALUES (?,?)", (move, time.time()))
+
     def taken(self, move: MoveId) -> int | None:
         """The epoch that this host took over with a move; None if it did not. Stays true when the guest moves on."""
         found = self._db.execute("SELECT epoch FROM taken WHERE move=?", (move,)).fetchone()

@@ -39,7 +39,7 @@ def in_doubt(guest: str, source: str, to: str, why: str) -> MoveInDoubt:
 def not_taken(guest: str, to: str, notes: Iterable[str]) -> MoveFailed:
     """The destination has promised never to take the guest."""
     return MoveFailed(
-        f"{to} did not take {guest} over, and never will: the move was rolled back",
+        f"{guest} has not run on {to}, and never will by this move: it was rolled back",
         guest_runs=Side.SOURCE,
         remedy="look at the log there, then start the move again",
         detail="\n".join(notes),

@@ -80,6 +80,8 @@ class ModelQemu:
     alive: bool = True
     frozen: bool = False
     executed: bool = False
+    told_to_run: bool = False
+    """Whether a `cont` was ever on its way; where no answer comes, nobody can know what became of it."""
     migration: str = "none"
     listens: str = ""
     was_running: bool = False
@@ -422,6 +424,7 @@ class ModelMonitor(Monitor):
         oob: bool = False,
     ) -> Any:
         """Run one command; a frozen QEMU answers when it is thawed."""
+        self._qemu.told_to_run |= command == "cont"
         self._door(f"qmp {command}: before")
         if not oob:
             await self._until_it_listens(command, timeout)

@@ -36,8 +36,11 @@ def _ownership(world: World) -> Iterator[str]:
 
 
 def _was_killed(world: World, owner: str) -> bool:
+    """Whether the guest died with its QEMU. A twin that never executed is not the guest yet: the source has it all."""
     mine = [qemu for qemu in world.hardware(owner).qemus if qemu in world.killed]
-    return any(qemu is world.guest or qemu.ram is not None for qemu in mine)
+    return any(
+        qemu is world.guest or qemu.told_to_run or (qemu.ram is not None and owner in world.forgetful) for qemu in mine
+    )
 
 
 def _whole(qemu: ModelQemu) -> Iterator[str]:
@@ -130,6 +133,7 @@ def _each() -> Iterator[tuple[str, Fault]]:
     yield "call repeated", lambda world: world.repeat_call(after=0.0)
     yield "call repeated later", lambda world: world.repeat_call(after=0.004)
     yield "call repeated after the move", lambda world: world.repeat_call(after=60)
+    yield "link reset, and the twin killed", _both(lambda w: w.break_link(), lambda w: w.kill_twin())
     yield (
         "link reset, and a late call",
         _both(lambda w: w.break_link(), lambda w: w.repeat_call(after=2)),

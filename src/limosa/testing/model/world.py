@@ -56,6 +56,8 @@ class World:
         self.data_cut = False
         self.quiet_from = 0.0
         self.killed: set[ModelQemu] = set()
+        self.forgetful: set[str] = set()
+        """Hosts whose agent had to begin anew: what it had not recorded is not known any more."""
         self.grants: dict[str, int] = {}
         self.pauses: list[dict[str, int]] = []
         self.calls: list[tuple[str, str, Request]] = []
@@ -191,6 +193,7 @@ class World:
     def kill_agent(self, host: str, *, back: float) -> None:
         """Kill -9, and a restart after `back` seconds."""
         at = self.hardware(host)
+        self.forgetful.add(host)
         if at.agent is not None:
             at.agent.crash()
         self.after(back, at.boot)
@@ -213,6 +216,7 @@ class World:
     def pull_plug(self, host: str, *, back: float) -> None:
         """Power off, and on again."""
         off = self.hardware(host)
+        self.forgetful.add(host)
         off.powered = False
         self._flows.clear()
         for qemu in off.qemus:
