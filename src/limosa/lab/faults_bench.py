@@ -18,7 +18,7 @@ from limosa.cli.client import AgentClient
 from limosa.cli.transport import Unix
 from limosa.errors import LimosaError
 from limosa.lab import guests, records
-from limosa.lab.faults_matrix import Point
+from limosa.lab.faults_matrix import STEPS, Point
 from limosa.lab.guestctl import GuestControl, GuestOptions, Status
 from limosa.lab.guests import GuestSpec, blockdev
 from limosa.lab.hosts import Host
@@ -315,6 +315,22 @@ async def bench(name: str) -> AsyncIterator[Bench]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+async def require_steps(made: Bench) -> None:
+    """The move that is cut has the steps that the matrix is made of.
+
+    Raises:
+        LabError: it has others.
+    """
+    request = MoveRequest(guest=GUEST, to=made.destination.name, keep_source_disks=False)
+    plan = await made.ask(made.source, lambda agent: agent.plan(request))
+    if (steps := tuple(step.name for step in plan.steps)) != STEPS:
+        raise LabError(
+            "a move has other steps than the fault matrix",
+            remedy="mend STEPS in lab/faults_matrix.py",
+            detail=", ".join(steps),
+        )
+
+
 async def _furnish(made: Bench) -> None:
     from limosa.lab.provision import provision
 
@@ -328,3 +344,4 @@ async def _furnish(made: Bench) -> None:
     first = made.lab.host("a")
     await made.build(first)
     await made.boot(first)
+    await require_steps(made)

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +17,10 @@ import msgspec
 
 from limosa.errors import LimosaError
 from limosa.lab import assets
-from limosa.lab.faults_bench import GUEST, Bench, bench
+from limosa.lab.ending import run_to_the_end
+from limosa.lab.faults_bench import Bench, bench
 from limosa.lab.faults_matrix import Cell, Result, cells, page, sample
 from limosa.lab.faults_run import run_cell
-from limosa.wire.moves import MoveRequest
 
 
 def results_file() -> Path:
@@ -36,31 +36,17 @@ def known_results(path: Path) -> dict[str, Result]:
     return {result.cell: result for result in (msgspec.json.decode(line, type=Result) for line in lines if line)}
 
 
-async def steps_of(made: Bench) -> tuple[str, ...]:
-    """Names of the steps of the bench's move."""
-    request = MoveRequest(guest=GUEST, to=made.destination.name, keep_source_disks=False)
-    plan = await made.ask(made.source, lambda agent: agent.plan(request))
-    return tuple(step.name for step in plan.steps)
-
-
-Choice = Callable[[tuple[str, ...]], Iterable[Cell]]
-"""Which cells to run, once the steps of the move are known."""
-
-
-async def run(choice: Choice, name: str, path: Path) -> int:
+async def run(chosen_cells: Iterable[Cell], name: str, path: Path) -> int:
     """Run cells in a lab of their own; a lab in which something went wrong is built anew. Returns how many failed."""
-    left: list[Cell] | None = None
+    left = list(chosen_cells)
     failed, built = 0, 0
-    while left is None or left:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while left:
         built += 1
         async with bench(f"{name}-{built}") as made:
-            steps = await steps_of(made)
-            left = list(choice(steps)) if left is None else left
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name("steps.json").write_bytes(msgspec.json.encode(steps))
             while left:
                 cell = left.pop(0)
-                result = await _result(made, cell, steps)
+                result = await _result(made, cell)
                 note(path, result)
                 say(result, len(left))
                 if result.wrong:
@@ -70,10 +56,10 @@ async def run(choice: Choice, name: str, path: Path) -> int:
     return failed
 
 
-async def _result(made: Bench, cell: Cell, steps: tuple[str, ...]) -> Result:
+async def _result(made: Bench, cell: Cell) -> Result:
     began = time.monotonic()
     try:
-        return await run_cell(made, cell, steps)
+        return await run_cell(made, cell)
     except (LimosaError, OSError, TimeoutError) as error:
         what = f"{type(error).__name__}: {error} {getattr(error, 'detail', '')}"
         took = round(time.monotonic() - began, 2)
@@ -139,7 +125,13 @@ async def in_shares(arguments: argparse.Namespace, jobs: int) -> int:
     words = [sys.executable, "-m", "limosa.lab.faults_main", "--only", arguments.only]
     words += ["--sample", str(arguments.sample), *(["--fresh"] if arguments.fresh else [])]
     shares = [await asyncio.create_subprocess_exec(*words, "--share", f"{n}/{jobs}") for n in range(jobs)]
-    return max([await share.wait() for share in shares])
+    try:
+        return max([await share.wait() for share in shares])
+    finally:
+        for share in shares:
+            if share.returncode is None:
+                share.terminate()  # each takes its own lab down
+                await share.wait()
 
 
 def parsed(words: Sequence[str] | None = None) -> argparse.Namespace:
@@ -163,26 +155,22 @@ async def main(arguments: argparse.Namespace) -> int:
         failed = await in_shares(arguments, arguments.jobs)
     elif not arguments.page:
         done = () if arguments.fresh else [c for c, r in known_results(path).items() if not r.wrong]
-
-        def choice(steps: tuple[str, ...]) -> Iterable[Cell]:
-            return chosen(cells(steps), arguments.only, arguments.sample, done)[part::parts]
-
-        failed = await run(choice, f"faults-{os.getpid()}", path)
+        wanted = chosen(cells(), arguments.only, arguments.sample, done)[part::parts]
+        failed = await run(wanted, f"faults-{os.getpid()}", path)
     if parts == 1:
-        write_page(path, msgspec.json.decode(path.with_name("steps.json").read_bytes(), type=tuple[str, ...]))
+        write_page(path)
     return int(failed > 0)
 
 
-def write_page(path: Path, steps: tuple[str, ...]) -> None:
+def write_page(path: Path) -> None:
     """docs/faults.md, from all results."""
-    results = known_results(path)
-    names = {cell.name for cell in cells(steps)}
-    current = [result for result in results.values() if result.cell in names]
-    words = page(current, heading=heading(), steps=steps, seconds=sum(result.took for result in current))
+    names = {cell.name for cell in cells()}
+    current = [result for result in known_results(path).values() if result.cell in names]
+    words = page(current, heading=heading(), seconds=sum(result.took for result in current))
     target = Path(__file__).parents[3] / "docs" / "faults.md"
     target.write_text(words)
     print(f"wrote {target}")
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(parsed())))
+    sys.exit(run_to_the_end(main(parsed())))

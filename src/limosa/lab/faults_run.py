@@ -37,7 +37,6 @@ class Run:
 
     bench: Bench
     cell: Cell
-    steps: tuple[str, ...]
     source: Host
     destination: Host
     before: Status
@@ -47,12 +46,12 @@ class Run:
     helpers: list[Process] = field(default_factory=list)
 
 
-async def run_cell(bench: Bench, cell: Cell, steps: tuple[str, ...]) -> Result:
+async def run_cell(bench: Bench, cell: Cell) -> Result:
     """Run one cell. Whatever goes wrong is in the result; the bench may have to be rebuilt then."""
     began = time.monotonic()
     async with bench.control(bench.source) as agent:
         before = await agent.status()
-    run = Run(bench, cell, steps, bench.source, bench.destination, before)
+    run = Run(bench, cell, bench.source, bench.destination, before)
     async with _held(run):
         await _inject(run)
     await _wait_for_end(run)
@@ -192,8 +191,8 @@ async def _judge(run: Run) -> Outcome | str:
         run.wrong.append(f"{len(here)} QEMUs at the source and {len(there)} at the destination have its UUID")
         return "two"
     outcome = Outcome.SOURCE if here else Outcome.DESTINATION if there else Outcome.LOST
-    if outcome not in expected(run.cell, run.steps):
-        run.wrong.append(f"the guest is {outcome}, not {' or '.join(sorted(expected(run.cell, run.steps)))}")
+    if outcome not in expected(run.cell):
+        run.wrong.append(f"the guest is {outcome}, not {' or '.join(sorted(expected(run.cell)))}")
     if outcome is Outcome.LOST:
         await _lost(run)
         return outcome

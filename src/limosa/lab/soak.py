@@ -17,6 +17,7 @@ from limosa.cli.client import AgentClient
 from limosa.cli.transport import Unix
 from limosa.errors import LimosaError
 from limosa.lab import guests, records
+from limosa.lab.ending import run_to_the_end
 from limosa.lab.faults_bench import SILENCE, open_moves, qemus_of
 from limosa.lab.guestctl import GuestOptions, Status
 from limosa.lab.guests import GuestSpec, blockdev, control
@@ -39,7 +40,17 @@ class Tenant:
     spec: GuestSpec
     home: str
     boot: Status
+    known: Status
+    """As it was seen last; its records until then must be on its disk, whatever happens."""
     moves: int = 0
+    lives: int = 1
+    mortal: bool = False
+    """Whether something that broke in this round may have killed it."""
+
+    @property
+    def disk(self) -> str:
+        """Its image, on whichever host it is."""
+        return f"/srv/{self.spec.name}/disk.raw"
 
 
 class SoakFailed(LimosaError):
@@ -92,15 +103,28 @@ class Soak:
 
     async def _start(self, number: int) -> Tenant:
         spec = spec_of(number)
-        home = list(self.lab.hosts)[number % HOSTS]
+        home = self.lab.host(list(self.lab.hosts)[number % HOSTS])
         for host in self.lab.hosts.values():
-            host.path(spec.directory).mkdir(parents=True, exist_ok=True)
             host.path(f"/srv/{spec.name}").mkdir()
-        path = self.lab.host(home).path(f"/srv/{spec.name}/disk.raw")
+            host.path(spec.directory).mkdir(parents=True, exist_ok=True)
+        path = home.path(f"/srv/{spec.name}/disk.raw")
         records.create(path, "raw", 16 * MIB, records.Layout("disk", slots=1024), content=MIB, seed=number)
-        await guests.start(self.lab.host(home), spec)
-        async with await control(self.lab.host(home), spec) as agent:
-            return Tenant(spec, home, await agent.status())
+        status = await self._boot(home, spec)
+        return Tenant(spec, home.name, status, status)
+
+    async def _boot(self, host: Host, spec: GuestSpec) -> Status:
+        for tap in spec.taps:
+            await host.run(["ip", "link", "del", tap], check=False)  # left by an earlier life of the guest
+        await guests.start(host, spec)
+        async with await control(host, spec) as agent:
+            return await agent.status()
+
+    async def plug(self, host: Host) -> None:
+        """Power back on, with an agent, and with the directories that its guests' owner makes at boot."""
+        await host.plug()
+        for tenant in self.tenants:
+            host.path(tenant.spec.directory).mkdir(parents=True, exist_ok=True)
+        await start_agent(host)
 
     async def round(self) -> None:
         """Move some guests at once, break something, mend it, and look at every guest."""
@@ -114,7 +138,7 @@ class Soak:
         name, victim = self.chance.choice(list(FAULTS)), self.lab.host(self.chance.choice(list(self.lab.hosts)))
         moves = ", ".join(f"{t.spec.name} {t.home}→{to}" for t, to in pairs)
         self.say(f"{moves}; {name} on {victim.name}")
-        mend = await FAULTS[name](self.lab, victim)
+        mend = await FAULTS[name](self, victim)
         await asyncio.sleep(self.chance.uniform(0, LONGEST_FAULT))
         await mend()
         await self._rest()
@@ -131,25 +155,42 @@ class Soak:
 
     async def _look(self, tenant: Tenant) -> None:
         homes = [host for host in self.lab.hosts.values() for _ in qemus_of(host, tenant.spec.uuid)]
+        if not homes and tenant.mortal:
+            await self._revive(tenant)
+            return
         if len(homes) != 1:
             raise SoakFailed(f"{tenant.spec.name} has QEMUs on: {', '.join(h.name for h in homes) or 'no host'}")
+        tenant.mortal = False
         tenant.moves += homes[0].name != tenant.home
         tenant.home = homes[0].name
         async with await control(homes[0], tenant.spec, timeout=30) as agent:
             await agent.set_records_rate(0)
             now, pages = await agent.status(), await agent.check_pages()
-            path = homes[0].path(f"/srv/{tenant.spec.name}/disk.raw")
-            verdict = records.verify_image(path, "raw", now.disk("disk").acknowledged)
+            verdict = records.verify_image(homes[0].path(tenant.disk), "raw", now.disk("disk").acknowledged)
             await agent.set_records_rate(10)
         same = now.boot_id == tenant.boot.boot_id and now.uptime_ns > tenant.boot.uptime_ns
         if not (same and pages.intact and verdict.intact and not now.oopsed and not now.disk("disk").errors):
             raise SoakFailed(f"{tenant.spec.name} on {tenant.home} is not whole", detail=f"{now} {verdict.faults[:2]}")
+        tenant.known = now
+
+    async def _revive(self, tenant: Tenant) -> None:
+        """Start a guest again whose own QEMU, or host, was killed: where its one whole disk is."""
+        places = [host for host in self.lab.hosts.values() if host.path(tenant.disk).exists()]
+        if len(places) != 1:
+            raise SoakFailed(f"{tenant.spec.name} was killed, and has disks on: {[h.name for h in places]}")
+        verdict = records.verify_image(places[0].path(tenant.disk), "raw", tenant.known.disk("disk").acknowledged)
+        if not verdict.intact:
+            raise SoakFailed(f"the disk of {tenant.spec.name} on {places[0].name} lost records", detail=str(verdict))
+        self.say(f"{tenant.spec.name} died with its QEMU; started again on {places[0].name}")
+        tenant.boot = tenant.known = await self._boot(places[0], tenant.spec)
+        tenant.home, tenant.mortal = places[0].name, False
+        tenant.lives += 1
 
 
 Mend = Callable[[], Awaitable[None]]
 
 
-async def _agent_killed(_lab: Lab, host: Host) -> Mend:
+async def _agent_killed(_soak: Soak, host: Host) -> Mend:
     assert host.agent is not None
     os.kill(host.agent.pid, signal.SIGKILL)
     await host.agent.wait(10)
@@ -161,20 +202,20 @@ async def _agent_killed(_lab: Lab, host: Host) -> Mend:
     return mend
 
 
-def _cut(*links: Link, drop: bool = False) -> Callable[[Lab, Host], Awaitable[Mend]]:
-    async def cut(lab: Lab, host: Host) -> Mend:
+def _cut(*links: Link, drop: bool = False) -> Callable[[Soak, Host], Awaitable[Mend]]:
+    async def cut(soak: Soak, host: Host) -> Mend:
         for link in links:
-            await lab.cut(host.name, link, drop=drop)
+            await soak.lab.cut(host.name, link, drop=drop)
 
         async def mend() -> None:
-            await lab.heal(host.name)
+            await soak.lab.heal(host.name)
 
         return mend
 
     return cut
 
 
-async def _frozen(_lab: Lab, host: Host) -> Mend:
+async def _frozen(_soak: Soak, host: Host) -> Mend:
     assert host.agent is not None
     host.agent.send_signal(signal.SIGSTOP)
 
@@ -185,17 +226,42 @@ async def _frozen(_lab: Lab, host: Host) -> Mend:
     return mend
 
 
-async def _nothing(_lab: Lab, _host: Host) -> Mend:
+async def _qemu_killed(soak: Soak, host: Host) -> Mend:
+    """The QEMU of one guest, or the twin that waits for it."""
+    there = [t for t in soak.tenants if qemus_of(host, t.spec.uuid)]
+    for tenant in soak.chance.sample(there, min(1, len(there))):
+        tenant.mortal = True
+        for pid in qemus_of(host, tenant.spec.uuid):
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
+    return _nothing_to_mend
+
+
+async def _unplugged(soak: Soak, host: Host) -> Mend:
+    for tenant in soak.tenants:
+        tenant.mortal |= bool(qemus_of(host, tenant.spec.uuid))
+    await soak.lab.unplug(host.name)
+
     async def mend() -> None:
-        return
+        await soak.plug(host)
 
     return mend
 
 
-FAULTS: dict[str, Callable[[Lab, Host], Awaitable[Mend]]] = {
+async def _nothing_to_mend() -> None:
+    return
+
+
+async def _nothing(_soak: Soak, _host: Host) -> Mend:
+    return _nothing_to_mend
+
+
+FAULTS: dict[str, Callable[[Soak, Host], Awaitable[Mend]]] = {
     "nothing": _nothing,
     "agent killed": _agent_killed,
     "agent frozen": _frozen,
+    "QEMU killed": _qemu_killed,
+    "host unplugged": _unplugged,
     "peer link cut": _cut(Link.PEER),
     "migration link cut": _cut(Link.MIGRATION),
     "both links cut": _cut(Link.PEER, Link.MIGRATION),
@@ -222,7 +288,8 @@ async def run(minutes: float, seed: int) -> int:
         except LimosaError as failed:
             say(f"FAILED in round {rounds + 1} of seed {seed}: {failed.what} {failed.detail}")
             return 1
-        say(f"{rounds} rounds, {sum(t.moves for t in soak.tenants)} moves, every guest whole")
+        moves, lives = (sum(getattr(t, what) for t in soak.tenants) for what in ("moves", "lives"))
+        say(f"{rounds} rounds, {moves} moves, {lives - GUESTS} guests killed and started again, every guest whole")
     return 0
 
 
@@ -232,7 +299,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=3.0)
     parser.add_argument("--seed", type=int, default=None)
     asked = parser.parse_args(words)
-    return asyncio.run(run(asked.minutes, asked.seed if asked.seed is not None else secrets.randbelow(2**32)))
+    return run_to_the_end(run(asked.minutes, asked.seed if asked.seed is not None else secrets.randbelow(2**32)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A fixed choice of the fault matrix, one cell for each fault, spread over the steps; `make faults` runs all cells."""
+"""A fixed third of the fault matrix, on labs that stand side by side; `make faults` runs all cells."""
 
 import os
 from collections.abc import AsyncIterator
@@ -8,14 +8,13 @@ import pytest
 import pytest_asyncio
 
 from limosa.lab.faults_bench import Bench, bench
-from limosa.lab.faults_main import steps_of
-from limosa.lab.faults_matrix import Fault, cells, sample
+from limosa.lab.faults_matrix import Cell, third
 from limosa.lab.faults_run import run_cell
 
 pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
 
-TURNS = 1
-"""Cells for each fault. A third of the matrix would be 19."""
+LABS = 3
+"""As many workers as the suite is spread over (Makefile): a lab waits for time limits half of its time."""
 
 
 class Benches:
@@ -24,7 +23,6 @@ class Benches:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
         self._built = 0
-        self.steps: tuple[str, ...] = ()
         self._bench: Bench | None = None
 
     async def bench(self) -> Bench:
@@ -32,7 +30,6 @@ class Benches:
             self._built += 1
             name = f"t-faults-{os.getpid()}-{self._built}"
             self._bench = await self._stack.enter_async_context(bench(name))
-            self.steps = await steps_of(self._bench)
         return self._bench
 
     async def spoiled(self) -> None:
@@ -48,11 +45,20 @@ async def benches() -> AsyncIterator[Benches]:
         yield Benches(stack)
 
 
-@pytest.mark.parametrize("turn", range(TURNS * len(Fault)), ids=[str(fault) for fault in Fault] * TURNS)
-async def test_whatever_breaks_one_guest_runs_and_nothing_is_left(benches: Benches, turn: int) -> None:
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=cell.name, marks=pytest.mark.xdist_group(f"faults {number % LABS}"))
+        for number, cell in enumerate(third())
+    ],
+)
+async def test_whatever_breaks_one_guest_runs_and_nothing_is_left(benches: Benches, cell: Cell) -> None:
     made = await benches.bench()
-    cell = sample(cells(benches.steps), TURNS * len(Fault))[turn]
-    result = await run_cell(made, cell, benches.steps)
-    if result.wrong:
-        await benches.spoiled()
-    assert not result.wrong, result
+    wrong: object = "it did not come to an end"
+    try:
+        result = await run_cell(made, cell)
+        wrong = result.wrong and result
+    finally:
+        if wrong:
+            await benches.spoiled()
+    assert not wrong
