@@ -1,5 +1,5 @@
 # Each target does all the set-up it needs, on a fresh Debian 12 or 13, as root or as a user with sudo.
-.PHONY: help setup demo test check faults soak clean
+.PHONY: help setup demo test check faults model soak clean
 
 # Lab hosts are network, mount and process namespaces: making them takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
@@ -8,6 +8,7 @@ help:
 	@echo 'make demo     two lab hosts, a guest, a real move there and back, the numbers'
 	@echo 'make test     every test, with real QEMU'
 	@echo 'make faults   every fault at every step of a move; ARGS="--only X --sample N --jobs N", see docs/faults-how.md'
+	@echo 'make model    every fault at every point of a model of two hosts, some ten minutes; make test plays a part'
 	@echo 'make soak     four guests around three hosts under random faults, MINUTES=3 SEED=n'
 	@echo 'make check    format, lint, types, layers and the fast tests'
 	@echo 'make setup    packages, environment, QEMU 10.0 and guest image, and nothing else'
@@ -29,6 +30,9 @@ check: setup
 
 faults: setup
 	$(AS_ROOT) .venv/bin/python -m limosa.lab.faults_main $(ARGS)
+
+model: setup
+	LIMOSA_EVERY=1 .venv/bin/python -m pytest tests/fault/test_two_hosts.py -o timeout=3000
 
 MINUTES ?= 3
 soak: setup
