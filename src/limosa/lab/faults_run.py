@@ -21,6 +21,7 @@ from limosa.lab.inside import Process
 from limosa.lab.network import Link
 from limosa.lab.state import LabError
 from limosa.qmp.monitor import Monitor
+from limosa.wire.findings import Severity
 from limosa.wire.moves import MoveState, MoveStatus
 
 HOLD = 2 * SILENCE + 1
@@ -270,8 +271,8 @@ async def move_on(bench: Bench) -> list[str]:
     if report is None:
         return ["the move afterwards does not end"]
     if report.state is not MoveState.COMPLETED:
-        blocking = "; ".join(each.what for each in report.findings)
-        return [f"the move afterwards {report.state}: {(report.error or {}).get('what')} {blocking}"]
+        blocking = "; ".join(each.what for each in report.findings if each.severity is Severity.BLOCKS)
+        return [f"the move afterwards {report.state}: {blocking or _words(report)}"]
     bench.home = report.destination
     return [f"the move afterwards: {warning}" for warning in report.warnings]
 
