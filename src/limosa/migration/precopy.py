@@ -128,11 +128,7 @@ class Precopier:
         status = event.data["status"]
         if status in {"failed", "cancelled"}:
             info = await self._monitor.execute("query-migrate")
-            raise MoveFailed(
-                f"RAM of {self._profile.name} could not be copied: {info.get('error-desc', status)}",
-                guest_runs=Side.SOURCE,
-                remedy="look at the destination's log and at the migration network, then start again",
-            )
+            raise _failed(self._profile.name, str(info.get("error-desc", status)))
         return bool(status == "pre-switchover")
 
     async def _notice_pause(self) -> None:
@@ -195,6 +191,19 @@ class Precopier:
             f"{Phase.STUCK}: {format_rate(now.dirty_rate)} dirtied, {format_rate(now.throughput)} sent; "
             f"--downtime-limit {needed_downtime(now):.0f} or --allow throttle would end it"
         )
+
+
+def _failed(guest: str, why: str) -> MoveFailed:
+    # At its end QEMU flushes every disk. One whose flush failed once is never flushed again by that QEMU, since the
+    # kernel may have dropped what was not written (block/file-posix.c, page_cache_inconsistent).
+    flush = "Input/output error" in why
+    return MoveFailed(
+        f"RAM of {guest} could not be copied: {why}",
+        guest_runs=Side.SOURCE,
+        remedy="if a disk of the guest has failed here before: mend it, and start the guest's QEMU anew before it is moved"
+        if flush
+        else "look at the destination's log and at the migration network, then start again",
+    )
 
 
 def _reading(ram: Mapping[str, Any]) -> RamProgress:
