@@ -19,7 +19,7 @@ from limosa.lab.guestctl import Status
 from limosa.lab.hosts import Host
 from limosa.lab.inside import Process
 from limosa.lab.network import Link
-from limosa.lab.state import LabError
+from limosa.lab.state import LabError, kill
 from limosa.qmp.monitor import Monitor
 from limosa.wire.findings import Severity
 from limosa.wire.moves import MoveState, MoveStatus
@@ -264,12 +264,13 @@ async def _go_on_after_errors(run: Run) -> None:
 
 
 async def _start_anew_after_errors(run: Run) -> None:
-    """What else an operator does where a disk failed to flush: that QEMU flushes it never again (docs/qemu-notes.md)."""
+    """What else an operator does where a disk failed to flush: QEMU flushes it never again (docs/qemu-notes.md)."""
     bench, host = run.bench, run.bench.source
     async with bench.control(host) as agent:
         now = await agent.status()
     if any(disk.errors > run.before.disk(disk.label).errors for disk in now.disks):
-        _kill(bench.pids(host))
+        for pid in bench.pids(host):
+            kill(pid)
         await bench.boot(host)
 
 

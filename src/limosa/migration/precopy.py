@@ -200,7 +200,7 @@ def _failed(guest: str, why: str) -> MoveFailed:
     return MoveFailed(
         f"RAM of {guest} could not be copied: {why}",
         guest_runs=Side.SOURCE,
-        remedy="if a disk of the guest has failed here before: mend it, and start the guest's QEMU anew before it is moved"
+        remedy="if a disk of the guest failed here before: mend it, and start the guest's QEMU anew before it is moved"
         if flush
         else "look at the destination's log and at the migration network, then start again",
     )
