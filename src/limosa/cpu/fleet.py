@@ -136,14 +136,19 @@ def common(fleet: Fleet) -> int:
 
 def flags_within(words: Words) -> Truth:
     """Row i, column j: does mask j have every flag of mask i? Shape (masks, masks)."""
-    count = words.shape[1]
-    found = np.empty((count, count), np.bool_)
-    for part, missing in missing_words(words, np.invert(words)):
-        left = np.zeros(found[part].shape, np.uint64)
+    found = np.empty((words.shape[1], words.shape[1]), np.bool_)
+    for part, rows in rows_within(words, np.invert(words)):
+        found[part] = rows
+    return found
+
+
+def rows_within(inner: Words, lacks: Words) -> Iterator[tuple[slice, Truth]]:
+    """The same for two sets of masks, some rows at a time: their slice, and which of `lacks` have all of each."""
+    for part, missing in missing_words(inner, lacks):
+        left = np.zeros((part.stop - part.start, lacks.shape[1]), np.uint64)
         for word in missing:
             left |= word
-        np.equal(left, 0, out=found[part])
-    return found
+        yield part, left == 0
 
 
 def within(fleet: Fleet) -> Truth:

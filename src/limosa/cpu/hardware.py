@@ -1,7 +1,7 @@
 """What a guest may be given of what the hardware has, where only the hardware was asked (a dump, /proc/cpuinfo). Pure.
 
-A host that was asked through its QEMU has answered already. These rules are for the others, are those of Linux and QEMU,
-and err on the side of giving less.
+A host that was asked through its QEMU has answered already. These rules are for the others; they are those of Linux and
+QEMU, and err on the side of giving less.
 """
 
 from limosa.cpu.flags import NONE, CpuFlags

@@ -3,15 +3,15 @@
 The table says what a model asks for; what an accelerator then adds or takes is in `SAID`.
 """
 
-from collections.abc import Mapping
-from functools import cache
+from functools import cache, reduce
 from importlib.resources import files
-from types import MappingProxyType
+from operator import or_
 
 import msgspec
 
+from limosa.cpu.facts import BEHIND, KVM_WORD
 from limosa.cpu.flags import NONE, CpuFlags
-from limosa.cpu.registry import FLAGS, Cpuid, Flag, Msr
+from limosa.cpu.registry import FLAGS, Cpuid, Flag
 
 QEMU = "10.0"
 """The version whose answers the table holds."""
@@ -51,7 +51,7 @@ Source:
 
 
 def _paravirtual(flag: Flag) -> bool:
-    return isinstance(flag.place, Cpuid) and flag.place.leaf == 0x4000_0001
+    return isinstance(flag.place, Cpuid) and flag.place.leaf == KVM_WORD
 
 
 LEFT_TO_QEMU = CpuFlags.of("hypervisor", *(flag.name for flag in FLAGS if _paravirtual(flag) or not flag.settable))
@@ -59,40 +59,10 @@ LEFT_TO_QEMU = CpuFlags.of("hypervisor", *(flag.name for flag in FLAGS if _parav
 (areas of XSAVE). A value leaves them as QEMU sets them."""
 
 
-def _behind(flag: Flag) -> str:
-    """The flag without which QEMU clears this one; empty where there is none."""
-    match flag.place:
-        case Msr(index=0x10A):
-            return "arch-capabilities"
-        case Msr(index=0xCF):
-            return "core-capability"
-        case Msr(index=index) if 0x480 <= index <= 0x491:
-            return "vmx"
-        case Cpuid(leaf=0x8000_000A):
-            return "svm"
-        case _:
-            return ""
-
-
-@cache
-def gates() -> Mapping[CpuFlags, CpuFlags]:
-    """A flag that opens a register -> the flags of that register.
+def shut(mask: CpuFlags) -> CpuFlags:
+    """The flags that nobody sees where this mask is all: those in words behind a flag that is not in it.
 
     Source:
         QEMU target/i386/cpu.c, feature_dependencies.
     """
-    found: dict[CpuFlags, CpuFlags] = {}
-    for flag in FLAGS:
-        if gate := _behind(flag):
-            key = CpuFlags.of(gate)
-            found[key] = found.get(key, NONE) | CpuFlags.of(flag.name)
-    return MappingProxyType(found)
-
-
-def shut(mask: CpuFlags) -> CpuFlags:
-    """The flags that nobody sees where this mask is all: their gates are closed."""
-    closed = NONE
-    for gate, behind in gates().items():
-        if not gate & mask:
-            closed |= behind
-    return closed
+    return reduce(or_, (behind for name, behind in BEHIND if name not in mask), NONE)
