@@ -4,6 +4,7 @@ A host that was asked through its QEMU has answered already. These rules are for
 QEMU, and err on the side of giving less.
 """
 
+from limosa.cpu.facts import with_areas
 from limosa.cpu.flags import NONE, CpuFlags
 from limosa.cpu.registry import FLAGS, Cpuid
 
@@ -32,9 +33,13 @@ Source:
 """
 
 
+AREAS = CpuFlags.of(*(flag.name for flag in FLAGS if not flag.settable))
+"""Areas of XSAVE: QEMU gives those that the other flags need, and no more."""
+
+
 def guest_share(hardware: CpuFlags) -> CpuFlags:
     """The flags that KVM on this hardware would give to a guest that may move."""
     # Intel's processors tell of SYSCALL only when 64-bit code asks (SDM, CPUID leaf 80000001H), and many dumps were
     # made by 32-bit programs. Long mode never comes without it.
     syscall = CpuFlags.of("syscall") if "lm" in hardware else NONE
-    return (hardware - WITHHELD) | EMULATED | syscall
+    return with_areas((hardware - WITHHELD - AREAS) | EMULATED | syscall)
