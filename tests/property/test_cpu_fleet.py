@@ -42,9 +42,9 @@ def takes(there: Host, flags: int, hard: Hard) -> bool:
 @unhurried
 @given(fleets())
 def test_the_matrix_agrees_with_plain_integers(hosts: tuple[Host, ...]) -> None:
-    fleet = fold(hosts)
-    table = within(fleet)[np.ix_(fleet.class_of, fleet.class_of)]
-    assert table.tolist() == [[takes(there, here.flags, here.hard) for there in hosts] for here in hosts]
+    assert rows.matrix(fold(hosts)).tolist() == [
+        [takes(there, here.flags, here.hard) for there in hosts] for here in hosts
+    ]
 
 
 @unhurried
