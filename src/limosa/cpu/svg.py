@@ -86,13 +86,13 @@ def matrix(names: Sequence[str], vendors: Sequence[str], cell: Callable[[int, in
     size = max(3.0, min(26.0, 1040 / max(1, count)))
     labelled = size >= FONT
     longest = max(map(len, names), default=0) * LETTER if labelled else 0.0
-    left, top = MARGIN + longest + 8, MARGIN + 44 + longest * 0.75
+    left, top = MARGIN + longest + 8, MARGIN + 70 + longest * 0.75
     parts = [_legend(MARGIN, MARGIN + 32)]
     parts += _labels(names, size, left, top) if labelled else _vendors(vendors, size, left, top)
     for row in range(count):
         cells = [cell(row, column) for column in range(count)]
         parts += _row(cells, left, top + row * size, size) if labelled else _bands(cells, left, top + row * size, size)
-    width = max(left + count * size + longest * 0.7, 560) + MARGIN
+    width = max(left + count * size + max(longest * 0.7, 48), 600) + MARGIN
     return page(width, top + count * size + MARGIN, "Which host can take whose guests", described, parts)
 
 
@@ -103,7 +103,8 @@ def _legend(x: float, y: float) -> str:
         parts.append(rect(x, y - 9, 11, 11, kind))
         parts.append(text(x + 16, y, words, kind="dim"))
         x += 34 + len(words) * LETTER
-    parts.append(text(x, y, "rows: where guests come from, seeing all of its flags; columns: where to", kind="dim"))
+    told = "rows: the host that guests come from, all of whose flags they see; columns: the host that they go to"
+    parts.append(text(MARGIN, y + 17, told, kind="dim"))
     return "\n".join(parts)
 
 
@@ -116,14 +117,18 @@ def _labels(names: Sequence[str], size: float, left: float, top: float) -> Itera
 
 
 def _vendors(vendors: Sequence[str], size: float, left: float, top: float) -> Iterable[str]:
-    """Where there is no room for names: the vendors, over their first column, as long as they do not touch."""
-    place, free = 0, left
+    """Where there is no room for names: vendors over their columns, those with the most first, if they do not touch."""
+    spans, place = [], 0
     for vendor, same in groupby(vendors):
-        x = left + place * size
-        if x >= free:
-            yield text(x, top - 6, vendor or "vendor unknown", kind="dim")
-            free = x + (len(vendor) + 2) * LETTER
-        place += len(list(same))
+        count = len(list(same))
+        spans.append((count, left + (place + count / 2) * size, vendor or "vendor unknown"))
+        place += count
+    taken: list[tuple[float, float]] = []
+    for _, middle, vendor in sorted(spans, reverse=True):
+        half = (len(vendor) + 2) * LETTER / 2
+        if all(abs(middle - other) >= half + its for other, its in taken):
+            taken.append((middle, half))
+            yield text(middle, top - 6, vendor, kind="dim", more=' text-anchor="middle"')
 
 
 def _row(cells: Sequence[Cell], left: float, y: float, size: float) -> Iterable[str]:
