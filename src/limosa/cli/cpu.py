@@ -95,10 +95,10 @@ def show(agent: AgentClient, name: str, accel: str | None, state_dir: Path | Non
 
 @click.command(epilog=example("limosa cpu explain web1 host-b", "limosa cpu explain web1 rack4-07 --json"))
 @click.argument("guest")
-@click.argument("host")
+@click.argument("to", metavar="HOST")  # `host` is -H's
 @STATE_DIR
 @client_command
-def explain(agent: AgentClient, guest: str, host: str, state_dir: Path | None, as_json: bool) -> int:
+def explain(agent: AgentClient, guest: str, to: str, state_dir: Path | None, as_json: bool) -> int:
     """Say whether a running guest could go on on a host: missing flags by name, what they are, and what would help.
 
     The host is asked through the QEMU that would run this guest there. Exit status 10 says that it cannot.
@@ -108,7 +108,7 @@ def explain(agent: AgentClient, guest: str, host: str, state_dir: Path | None, a
     from limosa.guest.cpu import guest_cpu
 
     profile = profile_of(agent, guest)
-    there = host_for(agent, store(state_dir), host, profile)
+    there = host_for(agent, store(state_dir), to, profile)
     sees = guest_cpu(profile)
     found = compatible(sees, there)
     _answer(explained(sees, there, found), explain_page(sees, there, found), as_json)
