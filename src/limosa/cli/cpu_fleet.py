@@ -26,9 +26,7 @@ SVG = click.option(
 @click.argument("names", nargs=-1, metavar="[HOST]...")
 @SVG
 @source_options
-def matrix(
-    names: tuple[str, ...], svg: Path | None, paths: tuple[Path, ...], state_dir: Path | None, as_json: bool
-) -> None:
+def matrix(names: tuple[str, ...], svg: Path | None, sources: Sources, as_json: bool) -> None:
     """Show which host can take the guests of which: all hosts, or those named.
 
     The guests meant are those that see all that their host can give. Hosts that are the same stand in one line.
@@ -37,7 +35,7 @@ def matrix(
     from limosa.cli.cpu_hosts import hosts
     from limosa.cpu.sides import side_by_side
 
-    sides = side_by_side(hosts(Sources(paths, state_dir), names))
+    sides = side_by_side(hosts(sources, names))
     shown = pages.compared(sides)
     _write(svg, lambda: pages.matrix_picture(shown))
     _answer(svg, lambda: pages.matrix_page(shown), lambda: pages.matrix_value(shown), as_json)
@@ -47,9 +45,7 @@ def matrix(
 @click.argument("names", nargs=-1, metavar="[HOST]...")
 @SVG
 @source_options
-def pools(
-    names: tuple[str, ...], svg: Path | None, paths: tuple[Path, ...], state_dir: Path | None, as_json: bool
-) -> None:
+def pools(names: tuple[str, ...], svg: Path | None, sources: Sources, as_json: bool) -> None:
     """Group hosts that are interchangeable, and say which group's guests can go to which other group.
 
     Only neighbours are listed: guests of pool 1 that may go to pool 2, and from there to pool 3, may go to pool 3.
@@ -62,7 +58,7 @@ def pools(
     from limosa.cpu.sides import side_by_side
     from limosa.cpu.svg_pools import pools_picture
 
-    sides = side_by_side(hosts(Sources(paths, state_dir), names))
+    sides = side_by_side(hosts(sources, names))
     found = find(fold(sides.hosts))
     try:
         lines = order(found)
@@ -92,8 +88,7 @@ def baseline(
     names: tuple[str, ...],
     without: tuple[str, ...],
     model: str | None,
-    paths: tuple[Path, ...],
-    state_dir: Path | None,
+    sources: Sources,
     as_json: bool,
 ) -> None:
     """Print a value for -cpu with which a guest runs on every HOST, and sees all that they have in common.
@@ -105,7 +100,7 @@ def baseline(
     from limosa.cpu.baseline import nearest
     from limosa.cpu.sides import shared
 
-    group = hosts(Sources(paths, state_dir), names)
+    group = hosts(sources, names)
     vendor = one_vendor(group)
     common = shared(group)
     values = nearest(common.flags - _flags(without), vendor=vendor, known=common.known)
@@ -124,9 +119,7 @@ def baseline(
 @click.argument("name", metavar="[HOST]", required=False)
 @click.option("--group", "groups", multiple=True, metavar="HOST[,HOST]", help="A host of the group. Repeatable.")
 @source_options
-def cost(
-    name: str | None, groups: tuple[str, ...], paths: tuple[Path, ...], state_dir: Path | None, as_json: bool
-) -> None:
+def cost(name: str | None, groups: tuple[str, ...], sources: Sources, as_json: bool) -> None:
     """Say what admitting HOST takes from the baseline of a group, by default all other hosts of its vendor.
 
     Then, for the group as it is: what each of its hosts holds back, which of the agent's guests pin it to its newer
@@ -134,15 +127,17 @@ def cost(
     """
     from limosa.cli import cpu_group_page as pages
     from limosa.cli.cpu_hosts import guests, hosts
+    from limosa.cpu.sides import hard
 
-    sources = Sources(paths, state_dir)
     members = [word for words in groups for word in words.split(",") if word]
     if name in members:
         raise UsageError(f"{name} is in the group already", remedy="limosa cpu cost --help")
     known = hosts(sources, [*members, *([name] if name else [])] if members else ())
     newcomer = _one(known, name) if name else None
     group = [
-        cpu for cpu in known if cpu is not newcomer and (members or newcomer is None or cpu.vendor == newcomer.vendor)
+        cpu
+        for cpu in known
+        if cpu is not newcomer and (members or newcomer is None or hard(cpu).vendor == hard(newcomer).vendor)
     ]
     if not group:
         raise UsageError(f"nothing is known but {name}", remedy="name the group with --group")
@@ -157,9 +152,11 @@ def one_vendor(group: Sequence[HostCpu]) -> str:
     Raises:
         Blocked: there are several: a guest does not move between them, whatever their flags are.
     """
+    from limosa.cpu.sides import hard
+
     vendors: dict[str, list[str]] = {}
     for cpu in group:
-        vendors.setdefault(cpu.vendor, []).append(cpu.host)
+        vendors.setdefault(hard(cpu).vendor, []).append(cpu.host)
     if len(vendors) == 1:
         return next(iter(vendors))
     told = "; ".join(f"{vendor or 'no vendor told'}: {_some(names)}" for vendor, names in sorted(vendors.items()))

@@ -106,6 +106,11 @@ def labelled(pool: Pool) -> str:
     return pool.hosts[0] + (f" (+{len(pool.hosts) - 1})" if len(pool.hosts) > 1 else "")
 
 
+def counted(things: Sequence[object], what: str = "host") -> str:
+    """`1 host`, `2 hosts`."""
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
+
+
 def some(flags: CpuFlags) -> str:
     """Flags by name; when there are many, the first of them and how many more."""
     names = flags.names()
@@ -148,8 +153,8 @@ def pools_page(found: Sequence[Pool], lines: Sequence[Up], untold: CpuFlags) -> 
     ]
     heads = ("POOL", "HOSTS", "VENDOR", "FLAGS", "ADDRESS BITS", "NEXT ABOVE", "WHO")
     page = table(heads, rows, right=("POOL", "HOSTS", "FLAGS", "ADDRESS BITS"))
-    hosts = sum(len(pool.hosts) for pool in found)
-    told = f"{hosts} hosts in {len(found)} pools; guests may go to the pools next above, and on from there"
+    hosts = [host for pool in found for host in pool.hosts]
+    told = f"{counted(hosts)} in {counted(found, 'pool')}; guests may go to the pools next above, and on from there"
     return "\n".join((page, "", told, *left_out(untold)))
 
 

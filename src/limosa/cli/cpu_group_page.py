@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from limosa.cli.cpu_fleet_page import left_out, some
+from limosa.cli.cpu_fleet_page import counted, left_out, some
 from limosa.cli.table import pairs, table
 from limosa.cpu.cost import Admission, Guest, Pin, Stranded, admission, held_back, islands, pins, stranded
 from limosa.cpu.flags import CpuFlags
-from limosa.cpu.fleet import Hard, fold
+from limosa.cpu.fleet import fold
 from limosa.cpu.registry import FLAGS
-from limosa.cpu.sides import Shared, side_by_side
+from limosa.cpu.sides import Shared, hard, side_by_side
 
 if TYPE_CHECKING:
     from limosa.cpu.baseline import CpuValue
@@ -82,6 +82,8 @@ class Costs:
     admission: Admission | None
     held_back: tuple[tuple[str, CpuFlags], ...]
     guests: int
+    others: tuple[str, ...]
+    """Guests under another accelerator than the hosts were asked about: nothing is said of them."""
     pins: tuple[Pin, ...]
     stranded: tuple[Stranded, ...]
     islands: tuple[str, ...]
@@ -99,10 +101,12 @@ def costs(group: Sequence[HostCpu], newcomer: HostCpu | None, seen: Sequence[tup
     sides = side_by_side([*group, *([newcomer] if newcomer else [])])
     members = sides.hosts[: len(group)]
     names = tuple(host.name for host in members)
+    accels = {cpu.accel for cpu in group if cpu.accel}
+    here = [(host, guest) for host, guest in seen if host in names]
     inside = [
-        Guest(guest.guest, host, guest.mask - sides.untold, Hard(guest.vendor, guest.phys_bits or 0))
-        for host, guest in seen
-        if host in names
+        Guest(guest.guest, host, guest.mask - sides.untold, hard(guest))
+        for host, guest in here
+        if not accels - {guest.accel}
     ]
     return Costs(
         group=names,
@@ -110,9 +114,10 @@ def costs(group: Sequence[HostCpu], newcomer: HostCpu | None, seen: Sequence[tup
         admission=admission(sides.hosts[-1], members, inside) if newcomer else None,
         held_back=held_back(members),
         guests=len(inside),
+        others=tuple(guest.guest for _, guest in here if accels - {guest.accel}),
         pins=pins(inside, members),
         stranded=stranded(inside, members),
-        islands=islands(fold(members)),
+        islands=islands(fold(members)) if len(members) > 1 else (),
         untold=sides.untold,
     )
 
@@ -127,7 +132,7 @@ def _admission(told: Costs) -> Iterator[str]:
     if (new := told.admission) is None:
         return
     count = new.lost.bit_count()
-    yield f"admitting {new.host} takes {count} of the {new.before.bit_count()} flags that {len(told.group)} hosts share"
+    yield f"admitting {new.host} takes {count} of the {new.before.bit_count()} flags of {counted(told.group)}"
     rows = [(flag.name, flag.sentence) for flag in FLAGS if new.lost >> flag.position & 1]
     if rows:
         yield table(("FLAG", "WHAT IT IS"), rows, indent="  ")
@@ -137,10 +142,10 @@ def _admission(told: Costs) -> Iterator[str]:
 
 
 def _holding(told: Costs) -> Iterator[str]:
-    share = f"{len(told.group)} hosts share {told.baseline.bit_count()} flags"
+    share = f"{counted(told.group)}: {told.baseline.bit_count()} flags in common"
     rows = [(host, str(gain.bit_count()), some(gain)) for host, gain in told.held_back if gain]
     if rows:
-        yield f"{share}; without one of these they would share more"
+        yield f"{share}; without one of these there would be more"
         yield table(("WITHOUT", "MORE", "FLAGS"), rows, right=("MORE",), indent="  ")
     else:
         yield f"{share}; no single one of them holds the others back"
@@ -150,11 +155,13 @@ def _holding(told: Costs) -> Iterator[str]:
 
 
 def _bound(told: Costs) -> Iterator[str]:
+    if told.others:
+        yield f"not counted, as the hosts were asked about another accelerator (--accel): {', '.join(told.others)}"
     if not told.guests:
-        yield "no guests are known of: the agent of a host tells of its own"
+        yield "no guests are counted: an agent tells of those on its own host"
         return
     if not told.pins:
-        yield f"each of {told.guests} guests can go to every host"
+        yield f"no guest pins the group; {told.guests} can go to every host"
         return
     rows = [
         (pin.guest, pin.host, ", ".join(pin.others[:6]) or "nowhere", some(pin.beyond) or "vendor or address bits")
@@ -175,6 +182,7 @@ def cost_value(told: Costs) -> dict[str, Any]:
         "admission": new
         and {"host": new.host, "lost": new.lost.names(), "after": new.after.names(), "excluded": new.excluded},
         "held_back": [{"host": host, "flags": gain.names()} for host, gain in told.held_back],
+        "not_counted": told.others,
         "pins": [
             {"guest": pin.guest, "host": pin.host, "beyond": pin.beyond.names(), "others": pin.others}
             for pin in told.pins

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,10 +32,12 @@ class Sources:
 
     paths: tuple[Path, ...]
     state_dir: Path | None
+    accel: str = ""
+    """Accelerator to ask live hosts about; empty for each host's own."""
 
 
 def source_options(command: F) -> F:
-    """`--from`, `--state-dir`, the agent's options and `--json`, for every command over many hosts."""
+    """For commands over many hosts: `--from`, `--accel`, `--state-dir` as `sources`; the agent's options, `--json`."""
     from_files = click.option(
         "--from",
         "paths",
@@ -42,7 +45,15 @@ def source_options(command: F) -> F:
         type=click.Path(exists=True, path_type=Path),
         help=f"Take hosts from this file or directory ({', '.join(ENDINGS)}) and from nowhere else. Repeatable.",
     )
-    return agent_options(from_files(STATE_DIR(json_option(command))))
+    accel = click.option(
+        "--accel", type=click.Choice(["kvm", "tcg"]), help="Accelerator to ask live hosts about. Default: each host's."
+    )
+
+    @functools.wraps(command)
+    def wrapped(*, paths: tuple[Path, ...], state_dir: Path | None, accel: str | None, **others: Any) -> Any:
+        return command(sources=Sources(paths, state_dir, accel or ""), **others)
+
+    return agent_options(from_files(accel(STATE_DIR(json_option(wrapped)))))  # type: ignore[return-value]
 
 
 def hosts(sources: Sources, wanted: Sequence[str] = ()) -> tuple[HostCpu, ...]:
@@ -106,7 +117,7 @@ def _imported_and_live(sources: Sources, wanted: Sequence[str]) -> dict[str, Hos
         raise UsageError(str(error), remedy="import that host again") from error
     try:
         with _agent() as agent:
-            return found | _live(agent, wanted, found)
+            return found | _live(agent, sources.accel, wanted, found)
     except AgentUnreachable as error:
         if not found or set(wanted) - set(found):
             raise
@@ -114,13 +125,13 @@ def _imported_and_live(sources: Sources, wanted: Sequence[str]) -> dict[str, Hos
         return found
 
 
-def _live(agent: AgentClient, wanted: Sequence[str], imported: Mapping[str, HostCpu]) -> dict[str, HostCpu]:
+def _live(agent: AgentClient, accel: str, wanted: Sequence[str], imported: Mapping[str, HostCpu]) -> dict[str, HostCpu]:
     found = {}
     for shown in agent.hosts():
         if wanted and shown.name not in wanted:
             continue
         try:
-            found[shown.name] = agent.cpu(shown.name)
+            found[shown.name] = agent.cpu(shown.name, accel=accel)
         except LimosaError as error:
             if shown.name in wanted and shown.name not in imported:
                 raise

@@ -67,7 +67,7 @@ def held_back(group: Sequence[Host]) -> tuple[tuple[str, CpuFlags], ...]:
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """A guest that not every host of the group can take.
+    """A guest that not every other host of the group can take.
 
     Attributes:
         beyond: its flags that the group's baseline lacks; empty where only its vendor or address bits stand against it.
@@ -90,9 +90,10 @@ def pins(guests: Iterable[Guest], hosts: Sequence[Host]) -> tuple[Pin, ...]:
     baseline = CpuFlags(common(fleet))
     found = []
     for guest in guests:
-        fits = takers(fleet, guest.flags, guest.hard)
-        if not fits.all():
-            others = tuple(name for name, fit in zip(fleet.names, fits, strict=True) if fit and name != guest.host)
+        fits = dict(zip(fleet.names, takers(fleet, guest.flags, guest.hard).tolist(), strict=True))
+        fits.pop(guest.host, None)  # where it runs it runs
+        if not all(fits.values()):
+            others = tuple(name for name, fit in fits.items() if fit)
             found.append(Pin(guest.name, guest.host, CpuFlags(guest.flags) - baseline, others))
     return tuple(sorted(found, key=lambda pin: (len(pin.others), pin.guest)))
 

@@ -6,7 +6,7 @@ from functools import reduce
 from operator import and_, or_
 
 from limosa.cpu.baseline import common
-from limosa.cpu.facts import HostCpu, Source
+from limosa.cpu.facts import GuestCpu, HostCpu, Source
 from limosa.cpu.flags import ALL, NONE, CpuFlags
 from limosa.cpu.fleet import Hard, Host
 from limosa.cpu.hardware import guest_share
@@ -17,9 +17,13 @@ def given(cpu: HostCpu) -> CpuFlags:
     return cpu.mask if cpu.source is Source.QEMU else guest_share(cpu.mask)
 
 
-def hard(cpu: HostCpu) -> Hard:
-    """Its hard facts."""
-    return Hard(cpu.vendor, cpu.phys_bits or 0)
+TCG = "TCG"
+"""Stands for the vendor where QEMU makes the processor up: it is the same on every host."""
+
+
+def hard(cpu: HostCpu | GuestCpu) -> Hard:
+    """The hard facts of a host, or those that a guest was told."""
+    return Hard(TCG if cpu.accel == "tcg" else cpu.vendor, cpu.phys_bits or 0)
 
 
 @dataclass(frozen=True, slots=True)
