@@ -11,6 +11,8 @@ BROADEST = {"kvm": "host", "tcg": "max"}
 """Accelerator -> the model that has all it can give."""
 
 _ARCH_CAPABILITIES = 0x10A
+_TCG_GRANTS = (8, 1, 0)
+"""Seen to be so in 10.0.2 and not in 7.2.22; 8.1 is when QEMU's source began to say it."""
 
 
 def read_expansion(
@@ -40,7 +42,7 @@ def read_expansion(
         UnknownFlag: one of `remove` is no flag.
     """
     on, _ = CpuFlags.sort(name for name, value in properties.items() if value is True)
-    if accel == "tcg":
+    if accel == "tcg" and version >= _TCG_GRANTS:
         on |= _granted_by_tcg(properties)
     taken = CpuFlags.of(*remove) & on
     real = processor if accel != "tcg" else None
