@@ -44,7 +44,8 @@ MICROCODE = CpuFlags.of(
 TSC_TOLERANCE = 250e-6
 """KVM takes two TSC frequencies for the same when they differ by less (Linux arch/x86/kvm/x86.c, tsc_tolerance_ppm)."""
 
-_BROAD_MODELS = frozenset({"host", "max"})
+BROAD_MODELS = frozenset({"host", "max"})
+"""Models that stand for all that QEMU can give on one host."""
 
 
 def missing(guest: GuestCpu, host: HostCpu) -> CpuFlags:
@@ -148,7 +149,7 @@ def _program(guest: GuestCpu, host: HostCpu) -> Iterator[CpuFinding]:
 
 
 def _model(guest: GuestCpu) -> Iterator[CpuFinding]:
-    if guest.model in _BROAD_MODELS:
+    if guest.model in BROAD_MODELS:
         yield CpuFinding(
             severity=Severity.NOTE,
             what=f"the model `{guest.model}` of {guest.guest} means something else on each host",

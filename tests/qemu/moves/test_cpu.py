@@ -186,3 +186,22 @@ async def test_an_older_qemu_is_refused_for_exactly_the_flags_that_it_lacks(lab:
     assert expected
     assert [missing["name"] for missing in told["missing"]] == list(expected.names())
     assert refusal.what.startswith(f"b lacks {expected} of the flags that new1 sees: ")
+
+
+@pytest.mark.skipif(assets.qemu_7() is None, reason="needs QEMU 7.2 beside 10.0")
+async def test_the_twin_of_a_broad_model_has_the_flags_of_the_guest_and_no_others(lab: Lab) -> None:
+    a, b, older = lab.host("a"), lab.host("b"), assets.qemu_7()
+    assert older is not None
+    spec = GuestSpec("old1", OPTIONS, memory=192, machine="pc-q35-7.2", cpu="max,-pcommit", taps=(), qemu=older)
+    await start(a, spec)
+    async with await control(a, spec):
+        pass
+    await agent_with(b, qemu=[str(assets.qemu_10())])
+    try:
+        plan = await limosa(a, "plan", "old1", "--to", "b", "--json")
+    finally:
+        await agent_with(b)
+        await a.run(["pkill", "-9", "-f", "[q]emu-system.*old1"], check=False)
+    assert plan.status == 0, plan.out + plan.err
+    assert plan.plan().possible
+    assert plan.plan().differences == ()
