@@ -10,8 +10,18 @@ from limosa.wire.findings import Finding, Severity
 
 def cpu_findings(profile: Profile, answer: OfferAnswer) -> tuple[Finding, ...]:
     """Whether the guest can go on on the destination's processor, through the QEMU that the destination chose."""
+    if answer.cpu is None and any(finding.kind == "cpu" for finding in answer.findings):
+        return ()  # it has said why it cannot tell
     if answer.cpu is None:
-        return ()
+        return (
+            Finding(
+                severity=Severity.WARNING,
+                kind="cpu",
+                what=f"{answer.host.name} does not tell what its CPU can give: only the twin's `enforce` decides",
+                remedy=f"update limosa on {answer.host.name}",
+                side=Side.DESTINATION,
+            ),
+        )
     return tuple(
         Finding(
             severity=Severity(found.severity.value),
