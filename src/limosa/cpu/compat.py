@@ -11,6 +11,7 @@ import msgspec
 
 from limosa.cpu.facts import GuestCpu, HostCpu, Source
 from limosa.cpu.flags import CpuFlags
+from limosa.cpu.registry import flag
 
 
 class Severity(StrEnum):
@@ -71,7 +72,7 @@ def compatible(guest: GuestCpu, host: HostCpu) -> tuple[CpuFinding, ...]:
 
 def _flags(guest: GuestCpu, host: HostCpu) -> Iterator[CpuFinding]:
     lacks = missing(guest, host)
-    settable = CpuFlags.of(*(name for name in lacks.names() if not name.startswith(("xcr0-", "xss-"))))
+    settable = CpuFlags.of(*(name for name in lacks.names() if flag(name).settable))
     if lacks:
         # Areas of XSAVE follow from other flags: they are named where nothing else tells of them.
         named = settable or lacks

@@ -27,6 +27,8 @@ from limosa.wire.moves import MoveState
 
 pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
+OF_TOPOLOGY = CpuFlags.of("ht", "cmp-legacy")
+"""They follow from the number of vCPUs, whatever the processor (docs/cpu.md)."""
 OPTIONS = GuestOptions(addresses=("10.66.0.100/24",), pages=8, vectors=True)
 
 
@@ -114,6 +116,15 @@ async def test_what_a_host_takes_away_is_shown(web: Watched, older: Host) -> Non
     assert CpuFlags.from_bits(there["mask"]["bits"]) == CpuFlags.from_hex(there["mask"]["hex"])
 
 
+async def test_what_a_guest_sees_is_what_its_qemu_says(lab: Lab, web: Watched) -> None:
+    told = (await limosa(web.source, "cpu", "show", "web1", "--json")).json()
+    shown = CpuFlags.from_hex(told["mask"]["hex"])
+    areas = CpuFlags.of(*(name for name in shown.names() if not flag(name).settable))
+    assert shown - areas == await seen(web.source, web.spec) - OF_TOPOLOGY
+    assert areas.names() == ("xcr0-x87", "xcr0-sse", "xcr0-avx", "xcr0-bndregs", "xcr0-bndcsr", "xcr0-pkru")
+    assert (told["model"], told["accel"], told["unknown"]) == ("max", "tcg", [])
+
+
 async def test_a_guest_that_does_not_see_them_goes_on_with_its_vectors(lab: Lab) -> None:
     a, b = lab.host("a"), lab.host("b")
     spec = GuestSpec("vec1", OPTIONS, memory=192, cpu="max,-adx,-rdseed", taps=())
@@ -174,8 +185,7 @@ async def test_an_older_qemu_is_refused_for_exactly_the_flags_that_it_lacks(lab:
     await start(a, spec)
     async with await control(a, spec):
         pass
-    # What follows from the number of vCPUs is no matter of the processor (docs/cpu.md).
-    expected = await seen(a, spec) - broadest(older) - CpuFlags.of("ht", "cmp-legacy")
+    expected = await seen(a, spec) - broadest(older) - OF_TOPOLOGY
     await agent_with(b, qemu=[str(older)])
     try:
         told = (await limosa(a, "cpu", "explain", "new1", "b", "--json")).json()
