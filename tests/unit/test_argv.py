@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from limosa.destination.argv import TwinShape, blockdev, words
+from limosa.destination.argv import TwinShape, blockdev, narrowed, words
 from limosa.destination.finish import finishing, twin_paths
 from limosa.guest.probe import Known
 from limosa.guest.profile import (
@@ -116,6 +116,18 @@ def test_commas_in_names_and_values_are_escaped() -> None:
 def test_the_cpu_is_enforced_with_what_differs_from_its_model() -> None:
     cpu = Cpu(type="qemu64-x86_64-cpu", model="qemu64", properties={"ssse3": True, "svm": False, "level": 13}, flags=())
     assert said("cpu", replace(PROFILE, cpu=cpu)) == ["qemu64,ssse3=on,svm=off,level=13,enforce"]
+
+
+def test_a_broad_model_is_narrowed_to_what_the_guest_sees() -> None:
+    seen = {"avx": True, "x2apic": False, "family": 15, "ht": True, "pmu": True, "x-vendor-cpuid-only": False}
+    profile = replace(PROFILE, guest_visible={"cpu": seen})
+    # `fsrc` is one that the guest's own QEMU does not know yet; `wrmsrns` neither, and it is off here too.
+    bare = {"avx": True, "x2apic": True, "family": 6, "fsrc": True, "wrmsrns": False, "ht": False, "pmu": False}
+    told = narrowed(profile, bare)
+    assert told == {"x2apic": False, "family": 15, "fsrc": False}
+    cpu = Cpu(type="max-x86_64-cpu", model="max", properties={"avx2": False}, flags=())
+    (value,) = said("cpu", replace(PROFILE, cpu=cpu), replace(TWIN, cpu=told))
+    assert value == "max,x2apic=off,family=15,fsrc=off,avx2=off,enforce"
 
 
 def test_topology_levels_that_are_one_are_left_out_where_boards_may_lack_them() -> None:

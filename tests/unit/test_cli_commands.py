@@ -16,6 +16,8 @@ import pytest
 
 from limosa.cli import limosa
 from limosa.cli.lazy import run
+from limosa.cpu.facts import HostCpu, Source
+from limosa.cpu.store import CpuStore
 from limosa.errors import Blocked, LimosaError, MoveAborted, MoveInDoubt, NotFound
 from limosa.units import Side
 from limosa.wire.findings import Finding, Severity
@@ -370,3 +372,26 @@ def test_hosts_says_who_fits_and_why_the_others_do_not(agent: Recorded, capsys: 
 def test_a_flag_that_makes_no_sense_never_reaches_the_agent(agent: Recorded, words: list[str]) -> None:
     assert run(limosa, ["migrate", "web1", "--to", "b", *words]) == 2
     assert agent.asked == []
+
+
+def test_commands_over_a_fleet_ask_each_known_host_and_take_imports_for_the_others(
+    agent: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def cpu(name: str, *flags: str) -> HostCpu:
+        return HostCpu(host=name, source=Source.QEMU, flags=flags, vendor="AuthenticAMD", phys_bits=48)
+
+    monkeypatch.setenv("LIMOSA_STATE_DIR", str(tmp_path))
+    for old in (cpu("a", "fpu"), cpu("paper", "fpu")):
+        CpuStore(tmp_path / "cpu").save(old)
+    agent.answer(
+        "GET", "/v1/hosts", [HostShown(name=n, address="", migration_address="", reachable=True) for n in "abc"]
+    )
+    agent.answer("GET", "/v1/hosts/a/cpu?accel=tcg", cpu("a", "fpu", "sse2"))
+    agent.answer("GET", "/v1/hosts/b/cpu?accel=tcg", cpu("b", "fpu", "sse2"))
+    agent.refuse("GET", "/v1/hosts/c/cpu?accel=tcg", LimosaError("connection refused"))
+    assert run(limosa, ["cpu", "pools", "--accel", "tcg", "--json"]) == 0
+    printed = capsys.readouterr()
+    assert [pool["hosts"] for pool in json.loads(printed.out)["pools"]] == [["paper"], ["a", "b"]]
+    assert printed.err == "limosa: c: connection refused; it is left out\n"
+    assert run(limosa, ["cpu", "pools", "--accel", "tcg", "a", "c"]) == 20
+    assert "connection refused" in capsys.readouterr().err

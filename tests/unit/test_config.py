@@ -38,6 +38,8 @@ def test_later_sources_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ('host = "a"\nlissten = "x"\n', 2, "lissten: no such key; there are host, listen"),
         ('host = "a"\n\nlisten = 5\n', 3, "listen: Expected `str | null`, got `int`"),
         ('host = "Web 1"\n', 1, "host: 'Web 1' is not a host name"),
+        ('host = "a"\n[cpu]\nremove = ["avx3"]\n', 2, "cpu: no CPU flag is called 'avx3'"),
+        ('host = "a"\n[cpu]\naccel = "qemu"\n', 2, "cpu: 'qemu' is no accelerator that limosa knows: kvm, tcg"),
         ('host = "a"\nmigration_ports = "9-5"\n', 2, "migration_ports: '9-5'"),
         ('host = "a"\nmigration_ports = "many"\n', 2, "not a range of ports"),
         ('host = "a"\nlisten = "10.0.0.1:70000"\n', 2, "listen: '10.0.0.1:70000' is not an address"),

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from limosa.cpu.compat import BROAD_MODELS
+from limosa.cpu.registry import FLAGS
 from limosa.guest.cmdline import escape, split
 from limosa.guest.devices import must_be_said
 from limosa.guest.introspect import cache_directory
@@ -14,6 +16,8 @@ from limosa.guest.probe import Board, Known, Probe
 from limosa.guest.profile import BlockNode, Chardev, Device, Drive, HostObject, Netdev, PluggedCpu, Profile, Value
 
 OWN_MONITOR = OURS + "mon"
+
+_OF_TOPOLOGY, _IDENTITY = {"ht", "cmp-legacy"}, {"vendor", "family", "model", "stepping", "model-id"}
 
 # About the source's process, or made anew for the twin.
 _NOT_CARRIED = frozenset({"incoming", "S", "daemonize", "pidfile", "loadvm", "name"})
@@ -28,6 +32,8 @@ class TwinShape(msgspec.Struct, frozen=True, kw_only=True):
     """Objects in `-object` JSON words (`qom-type`, `id`, …)."""
     accel: str | None = None
     """Accelerator; None for the source's."""
+    cpu: dict[str, Value] = {}
+    """What must be said of the CPU model beside the guest's own `-cpu`, where its name means something else here."""
     known: dict[str, dict[str, Known]] | None = None
     """Driver or type -> the properties that the twin's QEMU knows; None when it is the source's own program."""
 
@@ -42,7 +48,23 @@ async def argv(profile: Profile, twin: TwinShape, binary: str, probe: Probe | No
     board = Board(machine=profile.machine.type, cpu=profile.cpu.model, accel=_accel_name(profile, twin))
     drivers = {d.driver for d in profile.devices} | {c.driver for c in profile.plugged_cpus} | {profile.cpu.type}
     types = {o.type for o in profile.objects} | {f"{profile.machine.type}-machine"}
-    return words(profile, msgspec.structs.replace(twin, known=await probe.knows(board, drivers, types)))
+    known = await probe.knows(board, drivers, types)
+    cpu = narrowed(profile, (await probe.bare(board)).cpu) if profile.cpu.model in BROAD_MODELS else {}
+    return words(profile, msgspec.structs.replace(twin, known=known, cpu=cpu))
+
+
+def narrowed(profile: Profile, bare: Mapping[str, Value]) -> dict[str, Value]:
+    """What makes a broad model of the twin's QEMU the one that the guest sees. Pure.
+
+    Args:
+        profile: the guest's, with a model such as `host` or `max`.
+        bare: properties of that model as the twin's QEMU has them here.
+    """
+    seen = profile.guest_visible.get("cpu", {})
+    names = {flag.name for flag in FLAGS if flag.settable} - _OF_TOPOLOGY | _IDENTITY
+    # A flag that the guest's own QEMU does not know yet is one that the guest does not see.
+    wanted = {name: seen.get(name, False if value is True else value) for name, value in bare.items() if name in names}
+    return {name: value for name, value in wanted.items() if value != bare[name]}
 
 
 def words(profile: Profile, twin: TwinShape) -> tuple[str, ...]:
@@ -182,7 +204,7 @@ def _machine(profile: Profile, twin: TwinShape) -> str:
 def _cpu(profile: Profile, twin: TwinShape) -> str:
     cpu = profile.cpu
     options = {k: v for k, v in cpu.properties.items() if _known(twin, cpu.type, k)}
-    return _pairs(cpu.model, options) + ",enforce"
+    return _pairs(cpu.model, twin.cpu | options) + ",enforce"
 
 
 def _smp(profile: Profile) -> str:

@@ -54,6 +54,7 @@ class GuestOptions:
         records_size: bytes per record, on blank disks; a multiple of 4096.
         heartbeat: ADDRESS:PORT of the observer.
         heartbeat_ms: milliseconds between two packets.
+        vectors: whether to compute with AVX2, where the processor has it, and to check every result.
         console: the kernel's console.
     """
 
@@ -65,6 +66,7 @@ class GuestOptions:
     records_size: int = 4096
     heartbeat: str = ""
     heartbeat_ms: int = 1
+    vectors: bool = False
     console: str = "ttyS0"
 
     def append(self) -> str:
@@ -78,6 +80,8 @@ class GuestOptions:
             words += [f"limosa.records-size={self.records_size}"]
         if self.heartbeat:
             words += [f"limosa.heartbeat={self.heartbeat},{self.heartbeat_ms}ms"]
+        if self.vectors:
+            words.append("limosa.vectors=1")
         return " ".join(words)
 
 
@@ -130,6 +134,8 @@ class Status(msgspec.Struct, frozen=True):
         deaths: programs of the guest that ended unasked; any is a sign of spoiled memory.
         late_us: the heartbeat's longest delay by the guest's own clock.
         tainted: the kernel's taint mask; bit 7 is an oops, bit 9 a warning.
+        vector_rounds: calculations with AVX2; 0 where none were asked for, or the processor had none at boot.
+        vector_errors: those that plain arithmetic did not confirm.
     """
 
     uptime_ns: int
@@ -147,6 +153,8 @@ class Status(msgspec.Struct, frozen=True):
     dirtiers: tuple[Dirtier, ...]
     disks: tuple[Disk, ...]
     nics: tuple[Nic, ...]
+    vector_rounds: int = 0
+    vector_errors: int = 0
 
     def disk(self, label_or_serial: str) -> Disk:
         """The disk that goes by this label, or else serial number.

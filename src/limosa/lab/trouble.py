@@ -321,4 +321,11 @@ async def configure(host: Host, **keys: Any) -> None:
     """Give a host's agent settings beside its own, through conf.d; none at all takes them away. It must start anew."""
     file = host.path("/etc/limosa/conf.d/90-test.toml")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items()))
+    file.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in keys.items()))
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML writes it: as JSON does, but for tables."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(each)}" for key, each in value.items()) + " }"
+    return json.dumps(value)

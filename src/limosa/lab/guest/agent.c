@@ -160,7 +160,8 @@ static void do_status(FILE *out, const char *unused) {
     put_file(out, "tainted", "/proc/sys/kernel/tainted");
     fputc(',', out);
     put_file(out, "clocksource", "/sys/devices/system/clocksource/clocksource0/current_clocksource");
-    fprintf(out, ",\"records_hz\":%llu,", U(state->records_hz));
+    fprintf(out, ",\"records_hz\":%llu,\"vector_rounds\":%llu,\"vector_errors\":%llu,", U(state->records_hz),
+            U(state->vector_rounds), U(state->vector_errors));
     put_dirtiers(out);
     fputc(',', out);
     put_disks(out);

@@ -45,6 +45,7 @@ static pid_t start(int kind, int slot, const char *name, const char *target) {
         case DIRTIER: run_dirtier(slot);
         default:
             if (!strcmp(name, "heartbeat")) run_heartbeat(target);
+            if (!strcmp(name, "vectors")) run_vectors();
             run_agent();
     }
 }
@@ -177,6 +178,7 @@ static void start_what_was_asked(void) {
     if (mib) start_dirtier(0, mib, number(parameter("pages-rate"), 16));
     const char *target = parameter("heartbeat");
     if (target) start(OTHER, 0, "heartbeat", target);
+    if (number(parameter("vectors"), 0)) start(OTHER, 0, "vectors", NULL);
     start(OTHER, 0, "agent", NULL);
 }
 

@@ -45,6 +45,8 @@ struct state {
     counter records_hz;     /* records per second and disk; 0 pauses */
     counter beats;          /* heartbeats sent */
     counter late_us;        /* the heartbeat's longest delay, as the guest itself sees it */
+    counter vector_rounds;  /* calculations with AVX2 */
+    counter vector_errors;  /* those that plain arithmetic did not confirm */
     struct disk_state disks[MAX_DISKS];
     struct dirtier_state dirtiers[MAX_DIRTIERS];
 };
@@ -68,6 +70,7 @@ bool is_disk(const char *name);
 _Noreturn void run_dirtier(int slot);
 _Noreturn void run_records(int slot);
 _Noreturn void run_heartbeat(const char *target);
+_Noreturn void run_vectors(void);
 _Noreturn void run_agent(void);
 
 /* drivers.c */
