@@ -79,4 +79,4 @@ def default_accel() -> str:
 def _meant(able: list[Binary], ask: CpuAsk) -> Binary:
     if ask.machine:
         return choose(able, machine=ask.machine, version=ask.version or (0, 0, 0))
-    return max(able, key=lambda binary: binary.version)
+    return max(able, key=lambda binary: (binary.target == "x86_64", binary.version))

@@ -193,6 +193,11 @@ def cpu_model(type_: str) -> str:
     return type_.removesuffix("-cpu").rpartition("-")[0]
 
 
+def cpu_target(type_: str) -> str:
+    """`qemu64-x86_64-cpu` -> `x86_64`."""
+    return type_.removesuffix("-cpu").rpartition("-")[2]
+
+
 def machine_options(reading: Reading, bare: Bare) -> dict[str, Value]:
     """`-machine` options that differ from the bare board's."""
     return {

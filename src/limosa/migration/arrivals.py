@@ -10,6 +10,7 @@ from limosa.cpu.facts import HostCpu
 from limosa.destination.binaries import Binary, choose
 from limosa.destination.launch import Twin
 from limosa.errors import Blocked, GuestLost, LaunchError, LimosaError, MoveFailed
+from limosa.guest.assemble import cpu_target
 from limosa.guest.profile import FoundGuest, Profile
 from limosa.migration.arrival import LOST, Arrival, Luggage
 from limosa.migration.credentials import CREDS
@@ -103,7 +104,9 @@ class Arrivals:
             if kind.name in surveys
         ]
         able = await self._qemus.binaries(self._binaries)
-        binary = choose(able, machine=profile.machine.type, version=profile.qemu.version)
+        binary = choose(
+            able, machine=profile.machine.type, version=profile.qemu.version, target=cpu_target(profile.cpu.type)
+        )
         cpu, unable = await self._cpu(binary, profile.machine.accel)
         return OfferAnswer(
             host=self._host,
