@@ -45,7 +45,7 @@ async def points() -> AsyncIterator[Points]:
 async def lab(points: Points) -> AsyncIterator[Lab]:  # agents inherit its variable
     if os.geteuid() != 0:
         pytest.skip("lab hosts need root")
-    async with Lab.up(hosts=2, name="t-abort") as made:
+    async with Lab.up(hosts=2, name=f"t-abort-{os.getpid()}") as made:
         yield made
 
 

@@ -384,7 +384,7 @@ BARE = Profile(
     status="running",
     qemu=QemuBuild(version=(10, 0, 0), package="", binary="qemu"),
     machine=Machine(type="q35", accel="tcg", properties={}),
-    cpu=Cpu(type="c", model="c", properties={}, flags=()),
+    cpu=Cpu(type="c-x86_64-cpu", model="c", properties={}, flags=()),
     smp=Smp(cpus=1, maxcpus=1, topology={}),
     plugged_cpus=(),
     memory=Memory(size=2**20, slots=0, max_size=2**20, backend=None),
