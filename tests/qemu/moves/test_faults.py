@@ -13,8 +13,8 @@ from limosa.lab.faults_run import run_cell
 
 pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(150)]
 
-LABS = 3
-"""As many workers as the suite is spread over (Makefile): a lab waits for time limits half of its time."""
+PARTS = 6
+"""The cells go to workers in so many parts: few labs are built, and no worker is left alone with them at the end."""
 
 
 class Benches:
@@ -48,7 +48,7 @@ async def benches() -> AsyncIterator[Benches]:
 @pytest.mark.parametrize(
     "cell",
     [
-        pytest.param(cell, id=cell.name, marks=pytest.mark.xdist_group(f"faults {number % LABS}"))
+        pytest.param(cell, id=cell.name, marks=pytest.mark.xdist_group(f"faults {number % PARTS}"))
         for number, cell in enumerate(third())
     ],
 )
