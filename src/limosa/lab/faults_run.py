@@ -277,7 +277,7 @@ async def _start_anew_after_errors(run: Run) -> None:
 async def move_on(bench: Bench) -> list[str]:
     """The same guest moves to the other host, with success; the bench stands there then."""
     try:
-        move = (await bench.start_move()).id
+        move = (await bench.start_move(plaintext=True)).id
         report = await bench.over(bench.source, move, 60)
     except LimosaError as refused:
         return [f"it cannot be moved afterwards: {refused.what} {refused.detail}"]
