@@ -1,11 +1,12 @@
 """Real QEMUs for tests: started small, stopped by their own handle, whatever happens."""
 
 import asyncio
+import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from limosa.qmp.monitor import Monitor
 
 SMALLEST = ("-accel", "tcg", "-machine", "q35", "-m", "32", "-nodefaults", "-display", "none", "-S")
 """A board that never executes an instruction."""
+
+
+MARK = "LIMOSA_TEST_DIRECTORY"
+"""Tells the processes of one test from those of another, also where they leave their directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +76,12 @@ def start_qemu(short_dir: Path) -> Iterator[StartQemu]:
             directory: Path = short_dir,
             stdin: int = subprocess.DEVNULL,
         ) -> Started:
+            for name in listens:
+                (directory / name).unlink(missing_ok=True)  # an earlier start's
             process = subprocess.Popen(
                 [str(binary), *board, *words],
                 cwd=directory,
+                env=os.environ | {MARK: str(directory)},
                 stdin=stdin,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -97,12 +105,23 @@ def _wait_for(process: subprocess.Popen[bytes], sockets: Sequence[Path], limit: 
 
 
 def _listens(path: Path) -> bool:
+    """Whether a process that was started for this directory listens there: others have sockets of the same name."""
     accepting = 0x10000  # __SO_ACCEPTCON in proc_net(5)'s `unix` table
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        fields = line.split(None, 7)
-        if len(fields) == 8 and int(fields[3], 16) & accepting and Path(fields[7]).name == path.name and path.exists():
-            return not fields[7].startswith("/") or Path(fields[7]) == path
-    return False
+    rows = (line.split(None, 7) for line in Path("/proc/net/unix").read_text().splitlines()[1:])
+    found = {
+        row[6] for row in rows if len(row) == 8 and int(row[3], 16) & accepting and row[7] in (path.name, str(path))
+    }
+    return path.exists() and not found.isdisjoint(_sockets_of(path.parent))
+
+
+def _sockets_of(directory: Path) -> Iterator[str]:
+    """Inodes of the sockets of all processes that were started for a directory, or by such a process."""
+    mark = f"{MARK}={directory}".encode()
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):  # it ended, or was never ours
+            if entry.name.isdigit() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                links = (str(fd.readlink()) for fd in (entry / "fd").iterdir())
+                yield from (link[8:-1] for link in links if link.startswith("socket:["))
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
