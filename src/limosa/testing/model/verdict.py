@@ -36,11 +36,13 @@ def _ownership(world: World) -> Iterator[str]:
 
 
 def _was_killed(world: World, owner: str) -> bool:
-    """Whether the guest died with its QEMU. A twin that never executed is not the guest yet: the source has it all."""
+    """Whether the guest died with its QEMU. A twin that was never told to run is not the guest yet.
+
+    A guest that was paused is never told to run: it has arrived when its move has, and nothing in its QEMU tells.
+    """
     mine = [qemu for qemu in world.hardware(owner).qemus if qemu in world.killed]
-    return any(
-        qemu is world.guest or qemu.told_to_run or (qemu.ram is not None and owner in world.forgetful) for qemu in mine
-    )
+    unclear = owner in world.forgetful or not world.setting.running
+    return any(qemu is world.guest or qemu.told_to_run or (qemu.ram is not None and unclear) for qemu in mine)
 
 
 def _whole(qemu: ModelQemu) -> Iterator[str]:
