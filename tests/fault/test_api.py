@@ -17,11 +17,13 @@ from structlog.testing import capture_logs
 from limosa.agent import api as api_module
 from limosa.agent.api import Api, spaced
 from limosa.agent.config import Config, load
+from limosa.agent.cpu import CpuAsk
 from limosa.cli.client import AgentClient
 from limosa.cli.transport import Unix
+from limosa.cpu.facts import HostCpu, Source
 from limosa.errors import AgentUnreachable, Blocked, LimosaError, NotFound, UsageError
 from limosa.guest.profile import Profile
-from limosa.units import Side
+from limosa.units import HostName, Side
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown, Stage
@@ -100,6 +102,10 @@ class Script:
 
     async def known_hosts(self) -> tuple[HostShown, ...]:
         return ()
+
+    async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
+        self.asked.append(ask)
+        return HostCpu(host=host, source=Source.QEMU, flags=("avx2",))
 
 
 class Bench:
@@ -206,6 +212,18 @@ async def test_garbage_on_the_socket_harms_nothing(bench: Bench, said: bytes) ->
     await asyncio.wait_for(reader.read(65536), 2)
     writer.close()
     assert (await bench.ask(lambda c: c.hello())).host == "a"
+
+
+async def test_the_cpu_of_a_host_is_asked_for_one_guest(bench: Bench) -> None:
+    told = await bench.ask(lambda c: c.cpu("b", machine="pc-q35-10.0", version="10.0.2", accel="kvm"))
+    assert (told.host, told.flags) == ("b", ("avx2",))
+    assert bench.script.asked == [CpuAsk(machine="pc-q35-10.0", version=(10, 0, 2), accel="kvm")]
+
+
+@pytest.mark.parametrize("query", ["version=ten", "version=1.2", "model=max"])
+async def test_a_cpu_is_not_asked_for_by_words_that_mean_nothing(bench: Bench, query: str) -> None:
+    with pytest.raises(UsageError):
+        await bench.ask(lambda c: c.ask("GET", f"/v1/hosts/b/cpu?{query}"))
 
 
 async def test_a_huge_body_is_refused(bench: Bench) -> None:

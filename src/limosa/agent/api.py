@@ -4,6 +4,7 @@
     GET  /v1/guests                    [GuestShown]
     GET  /v1/guests/{guest}/profile    Profile; guest is a name, UUID or pid
     GET  /v1/hosts                     [HostShown]; asks every peer
+    GET  /v1/hosts/{host}/cpu          HostCpu; ?machine=M&version=X.Y.Z&accel=A names the guest it is for
     POST /v1/guests/{guest}/resolve    {"evidence": TEXT} -> MoveStatus; ends a doubt on the caller's word
     GET  /v1/doctor                    Diagnosis; asks every peer
     POST /v1/doctor/fix                Diagnosis, after what is proved unused on this host was removed
@@ -34,6 +35,8 @@ import structlog
 from aiohttp import web
 
 from limosa.agent.config import Config
+from limosa.agent.cpu import CpuAsk
+from limosa.cpu.facts import HostCpu
 from limosa.errors import (
     AgentUnreachable,
     Blocked,
@@ -48,6 +51,7 @@ from limosa.errors import (
     UsageError,
 )
 from limosa.guest.profile import Profile
+from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
@@ -133,6 +137,9 @@ class Sight(Protocol):
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """This host and the others."""
 
+    async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
+        """The processor of a known host, as far as guests can be given it."""
+
 
 class Api:
     """The API of one agent. `open` it, `close` it."""
@@ -178,6 +185,7 @@ class Api:
             web.get("/v1/guests/{guest}/profile", self._profile),
             web.post("/v1/guests/{guest}/resolve", self._resolve),
             web.get("/v1/hosts", self._hosts),
+            web.get("/v1/hosts/{host}/cpu", self._cpu),
             web.get("/v1/doctor", self._doctor),
             web.post("/v1/doctor/fix", self._fix),
             web.post("/v1/plan", self._plan),
@@ -204,6 +212,9 @@ class Api:
 
     async def _hosts(self, _request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.known_hosts())
+
+    async def _cpu(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._sight.cpu(HostName(request.match_info["host"]), CpuAsk.of(request.query)))
 
     async def _doctor(self, _request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.examine(fix=False))

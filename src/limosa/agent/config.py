@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
+from limosa.cpu.expansion import BROADEST
+from limosa.cpu.flags import CpuFlags
 from limosa.errors import UsageError
 from limosa.units import BytesPerSecond, HostName, Seconds, parse_size
 
@@ -45,6 +47,25 @@ class Endpoint(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class CpuConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[cpu]` of `agent.toml`."""
+
+    remove: tuple[str, ...] = ()
+    """Flags that no guest shall rely on here: guests that see one of them are refused."""
+    accel: str = ""
+    """Accelerator that is asked where no guest says which; empty for KVM where it is there, else TCG."""
+
+    def __post_init__(self) -> None:
+        """Say at once that a name is misspelt.
+
+        Raises:
+            ValueError: there is no such flag or accelerator.
+        """
+        CpuFlags.of(*self.remove)
+        if self.accel and self.accel not in BROADEST:
+            raise ValueError(f"{self.accel!r} is no accelerator that limosa knows: {', '.join(BROADEST)}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """One agent's settings, complete and checked."""
@@ -65,6 +86,8 @@ class Config:
     """Bridge at a source -> bridge here, where the names differ."""
     qemu: tuple[Path, ...]
     """QEMU binaries that may run a guest here."""
+    cpu: CpuConfig
+    """What guests are given of this host's processor."""
     bandwidth: BytesPerSecond | None
     """Bytes per second of one move that does not say; None lets limosa choose."""
     silence: Seconds
@@ -99,6 +122,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     storage: list[str] | None = None
     bridges: dict[str, str] | None = None
     qemu: list[str] | None = None
+    cpu: CpuConfig | None = None
     bandwidth: str | int | float | None = None
     silence: float | int | None = None
 
@@ -255,6 +279,7 @@ def _settle(directory: Path, given: Mapping[str, Any]) -> Config:
         storage=tuple(Path(p) for p in given.get("storage", ())),
         bridges=given.get("bridges", {}),
         qemu=tuple(Path(p) for p in given["qemu"]) if "qemu" in given else find_qemu(),
+        cpu=given.get("cpu", CpuConfig()),
         bandwidth=parsed.get("bandwidth"),
         silence=parsed.get("silence", Seconds(5.0)),
     )

@@ -15,6 +15,7 @@ import structlog
 from limosa.agent import look, this_host
 from limosa.agent.api import Api
 from limosa.agent.config import Config
+from limosa.agent.cpu import CpuAsk, cpu_of
 from limosa.agent.dial import Peers
 from limosa.agent.doctor import Doctor
 from limosa.agent.hosts import Hosts
@@ -23,10 +24,12 @@ from limosa.agent.keeper import Keeper
 from limosa.agent.notify import feed_watchdog, notify
 from limosa.agent.peer import PeerServer, serve
 from limosa.agent.service import Service
+from limosa.cpu.facts import HostCpu
 from limosa.errors import LimosaError, NotFound, UsageError
 from limosa.guest.discover import find_guests
 from limosa.guest.profile import Profile
 from limosa.migration.moves import Moves
+from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 
@@ -136,6 +139,10 @@ class Agent:
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """The hosts that are known."""
         return await this_host.show_hosts(self.config, self.hosts, self.peers)
+
+    async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
+        """The processor of this host, or of another one."""
+        return await cpu_of(self.config, self.peers, host, ask)
 
 
 async def run(config: Config) -> None:

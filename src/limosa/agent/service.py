@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives import serialization
 
 from limosa.agent import pki, pki_check, this_host
 from limosa.agent.config import Config
+from limosa.agent.cpu import CpuAsk, this_cpu
 from limosa.agent.dial import Peers
 from limosa.agent.hosts import HostEntry, Hosts, write_missing
+from limosa.cpu.facts import HostCpu
 from limosa.errors import Blocked, LimosaError, NotFound, UsageError
 from limosa.units import HostName
 from limosa.wire.findings import Finding
@@ -48,6 +50,7 @@ class Service:
         """For `peer.serve`."""
         return {
             "hello": (type(None), self._hello),
+            "cpu.show": (CpuAsk, self._cpu),
             "hosts.add": (NewHost, self._add_host),
             "pki.check": (type(None), self._check),
             "pki.renew": (Renewal, self._renew),
@@ -77,6 +80,9 @@ class Service:
 
     async def _hello(self, _params: None, _caller: HostName) -> this_host.Condition:
         return await this_host.condition(self._config)
+
+    async def _cpu(self, ask: CpuAsk, _caller: HostName) -> HostCpu:
+        return await this_cpu(self._config, ask)
 
     async def _add_host(self, new: NewHost, caller: HostName) -> None:
         if new.name == self._config.host:

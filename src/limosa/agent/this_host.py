@@ -77,6 +77,7 @@ def facts(config: Config, hosts: Hosts) -> HostFacts:
         machine_id=machine_id(config.state_dir),
         storage=tuple(map(str, config.storage)),
         bridges=dict(config.bridges),
+        cpu_remove=config.cpu.remove,
     )
 
 

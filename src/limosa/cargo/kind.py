@@ -98,6 +98,8 @@ class HostFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Directories in which limosa may create disks whose old path is not usable here; first fit."""
     bridges: dict[str, str] = {}
     """Bridge at the source -> bridge here, where the names differ."""
+    cpu_remove: tuple[str, ...] = ()
+    """CPU flags that no guest shall rely on here, although the processor has them."""
 
 
 class Streams(msgspec.Struct, frozen=True, kw_only=True):

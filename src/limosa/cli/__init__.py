@@ -26,6 +26,7 @@ COMMANDS = (
     Lazy("resolve", "limosa.cli.resolve:resolve", "Take back a guest in doubt, once the other host is fenced."),
     Lazy("speed", "limosa.cli.moves:speed", "Change the bandwidth of a move in flight."),
     Lazy("hosts", "limosa.cli.hosts:hosts", "List the hosts an agent knows."),
+    Lazy("cpu", "limosa.cli.cpu:cpu", "CPU flags: which guest can run where, and why not."),
     Lazy("agent", "limosa.cli.agent:agent", "Run this host's agent."),
     Lazy("agent-stdio", "limosa.cli.agent_stdio:agent_stdio", "Connect standard input and output to the agent."),
     Lazy("pki", "limosa.cli.pki:pki", "Certificates: make a CA, let hosts join, check, renew."),

@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -22,6 +22,9 @@ from limosa.units import MoveId
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
+
+if TYPE_CHECKING:
+    from limosa.cpu.facts import HostCpu
 
 T = TypeVar("T")
 
@@ -83,6 +86,14 @@ class AgentClient:
     def hosts(self) -> tuple[HostShown, ...]:
         """The hosts the agent knows."""
         return decoded(self.ask("GET", "/v1/hosts"), tuple[HostShown, ...])
+
+    def cpu(self, host: str, *, machine: str = "", version: str = "", accel: str = "") -> HostCpu:
+        """What a known host can give to guests; machine, version and accelerator are those of one guest."""
+        from limosa.cpu.facts import HostCpu  # its table of flags is for those who ask
+
+        meant = {"machine": machine, "version": version, "accel": accel}
+        query = urlencode({key: value for key, value in meant.items() if value})
+        return decoded(self.ask("GET", f"/v1/hosts/{quote(host, safe='')}/cpu?{query}"), HostCpu)
 
     def doctor(self, *, fix: bool) -> Diagnosis:
         """What is wrong on the hosts that the agent knows."""

@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, but an unknown name comes with the nearest known ones."""
         if args and not args[0].startswith("-") and args[0] not in self._lazy:
-            raise unknown_command(args[0], self._lazy)
+            raise unknown_command(args[0], self._lazy, ctx.command_path)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -97,12 +97,12 @@ def translated(wrong: click.ClickException) -> LimosaError:
     return UsageError(message[:1].lower() + message[1:], remedy=remedy)
 
 
-def unknown_command(name: str, known: Iterable[str]) -> UsageError:
-    """What to say to a name that no command has."""
+def unknown_command(name: str, known: Iterable[str], group: str = "limosa") -> UsageError:
+    """What to say to a name that no command of a group has."""
     from difflib import get_close_matches
 
     near = get_close_matches(name, list(known), n=3, cutoff=0.5)
     what = f"there is no command {name!r}"
     if near:
-        return UsageError(what, remedy="did you mean " + " or ".join(f"`limosa {word}`" for word in near) + "?")
-    return UsageError(what, remedy="limosa --help lists the commands")
+        return UsageError(what, remedy="did you mean " + " or ".join(f"`{group} {word}`" for word in near) + "?")
+    return UsageError(what, remedy=f"{group} --help lists the commands")

@@ -46,6 +46,7 @@ class Board(msgspec.Struct, frozen=True, order=True):
 
     machine: str
     cpu: str
+    """Empty for none, which only the machine `none` can do without."""
     accel: str
     options: tuple[tuple[str, str], ...] = ()
     firmware_paths: tuple[str, ...] = ()
@@ -210,7 +211,7 @@ def bare_argv(binary: str, board: Board, listener: int) -> tuple[str, ...]:
     chardev = f"socket,id=limosa,fd={listener},server=on,wait=off"
     return (
         *(binary, "-nodefaults", "-no-user-config", "-S", "-display", "none", *paths),
-        *("-machine", machine, "-cpu", board.cpu, "-m", "64", "-smp", "1"),
+        *("-machine", machine, *(("-cpu", board.cpu) if board.cpu else ()), "-m", "64", "-smp", "1"),
         *("-chardev", chardev, "-mon", "chardev=limosa,mode=control"),
     )
 

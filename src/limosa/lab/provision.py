@@ -38,6 +38,8 @@ def agent_toml(host: Host, qemu: Iterable[str]) -> str:
         f"migration_address = {json.dumps(host.addresses.migration)}",
         'storage = ["/srv"]',
         *([f"qemu = {json.dumps(binaries)}"] if binaries else []),
+        "[cpu]",
+        'accel = "tcg"',  # what the lab's guests run under
     ]
     return "\n".join(lines) + "\n"
 

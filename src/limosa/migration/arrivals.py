@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from limosa.cargo.kind import HostFacts, Kind, Streams
-from limosa.destination.binaries import choose
+from limosa.cpu.facts import HostCpu
+from limosa.destination.binaries import Binary, choose
 from limosa.destination.launch import Twin
-from limosa.errors import Blocked, GuestLost, LimosaError, MoveFailed
+from limosa.errors import Blocked, GuestLost, LaunchError, LimosaError, MoveFailed
 from limosa.guest.profile import FoundGuest, Profile
 from limosa.migration.arrival import LOST, Arrival, Luggage
 from limosa.migration.credentials import CREDS
@@ -103,8 +104,10 @@ class Arrivals:
         ]
         able = await self._qemus.binaries(self._binaries)
         binary = choose(able, machine=profile.machine.type, version=profile.qemu.version)
+        cpu, unable = await self._cpu(binary, profile.machine.accel)
         return OfferAnswer(
             host=self._host,
+            cpu=cpu,
             binary=binary.path,
             version=binary.version,
             offers=tuple(offers),
@@ -114,8 +117,23 @@ class Arrivals:
                 *_misnamed(ask.source, peer),
                 *self._room(profile.memory.size),
                 *_already_here(profile, self._qemus.found()),
+                *unable,
             ),
         )
+
+    async def _cpu(self, binary: Binary, accel: str) -> tuple[HostCpu | None, tuple[Finding, ...]]:
+        """What this program can give a guest here; or why it does not start under the guest's accelerator."""
+        try:
+            return await self._qemus.host_cpu(self._host, binary, accel), ()
+        except LaunchError as error:
+            finding = Finding(
+                severity=Severity.BLOCKS,
+                kind="cpu",
+                what=f"{binary.path} on {self._host.name} does not start under {accel}: {error.detail.strip()}",
+                remedy=f"make {accel} work there, or choose another host",
+                side=Side.DESTINATION,
+            )
+            return None, (finding,)
 
     async def _reserve(self, ask: ReserveAsk, peer: HostName) -> None:
         if short := self._room(ask.memory):

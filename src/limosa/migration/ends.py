@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from limosa.cargo.kind import CargoStep, HostFacts, Offer, Streams, Survey
+from limosa.cpu.facts import HostCpu
 from limosa.guest.profile import Profile
 from limosa.units import MoveId
 from limosa.wire.findings import Finding
@@ -39,6 +40,8 @@ class OfferAnswer(msgspec.Struct, frozen=True, kw_only=True):
     monitor: str
     """Socket that limosa's monitor of the twin will have."""
     findings: tuple[Finding, ...]
+    cpu: HostCpu | None = None
+    """What this binary can give the guest; None from an agent that does not look yet, or where it does not start."""
 
 
 class ReserveAsk(msgspec.Struct, frozen=True, kw_only=True):

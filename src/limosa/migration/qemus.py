@@ -7,9 +7,12 @@ import socket
 from collections.abc import Sequence
 from pathlib import Path
 
+from limosa.cargo.kind import HostFacts
+from limosa.cpu.facts import HostCpu
 from limosa.destination.argv import TwinShape, argv
 from limosa.destination.binaries import Binary, look_at
 from limosa.destination.finish import finish
+from limosa.destination.host_cpu import host_cpu
 from limosa.destination.launch import Twin, launch, stderr_in, stop
 from limosa.errors import LimosaError, MonitorMissing
 from limosa.guest.attach import attach
@@ -100,6 +103,14 @@ class Qemus:
     async def binaries(self, paths: Sequence[str]) -> list[Binary]:
         """Those of these QEMU programs that run here."""
         return [binary for path in paths if (binary := await look_at(path)) is not None]
+
+    async def host_cpu(self, host: HostFacts, binary: Binary, accel: str) -> HostCpu:
+        """What this program, under this accelerator, can give a guest here.
+
+        Raises:
+            LaunchError: it does not start so.
+        """
+        return await host_cpu(host.name, binary, accel, host.cpu_remove)
 
     def free_memory(self) -> int:
         """Bytes that programs could still have here."""

@@ -10,6 +10,7 @@ from limosa.cargo.kind import HostFacts, Kind
 from limosa.errors import Blocked
 from limosa.guest.profile import Profile
 from limosa.migration.convergence import channels_for
+from limosa.migration.cpu import cpu_findings
 from limosa.migration.ends import Destination, OfferAnswer, OfferAsk
 from limosa.migration.plan import arrange, cargo_steps, rewritten, unclaimed
 from limosa.migration.precopy import DEFAULT_DOWNTIME_LIMIT
@@ -85,6 +86,7 @@ async def assess(
     findings = (
         *unclaimed(profile, kinds),
         *(f for survey in surveys for f in survey.findings),
+        *cpu_findings(profile, answer),
         *answer.findings,
         *(f for offer in answer.offers for f in offer.findings),
         *_manner(request, answer),

@@ -14,6 +14,7 @@ import msgspec
 
 from limosa.agent.link import PeerLink
 from limosa.cargo.kind import HostFacts
+from limosa.cpu.facts import HostCpu, Source
 from limosa.destination.argv import TwinShape
 from limosa.destination.binaries import Binary
 from limosa.destination.launch import Twin
@@ -184,6 +185,10 @@ class ModelQemus(Qemus):
     async def binaries(self, paths: Sequence[str]) -> list[Binary]:
         """One that fits."""
         return [Binary("qemu", (10, 0, 0), frozenset({"q35"}))]
+
+    async def host_cpu(self, host: HostFacts, binary: Binary, accel: str) -> HostCpu:
+        """Everything that a guest of the model sees."""
+        return HostCpu(host=host.name, source=Source.QEMU, flags=(), accel=accel, qemu=binary.version)
 
     def free_memory(self) -> int:
         """Plenty."""
