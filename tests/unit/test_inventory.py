@@ -25,18 +25,18 @@ TO_B = Move(guest=WEB, name=GuestName("web"), source=A, destination=B)
 
 def test_a_move_takes_room_there_and_gives_it_back_here() -> None:
     before, after = fleet(), fleet().replayed([TO_B])
-    assert before.free(A) == Room(14.0, 28 * GIB, 60 * GIB)
-    assert before.free(B) == Room(16.0, 32 * GIB, 60 * GIB)
-    assert after.free(A) == Room(16.0, 32 * GIB, 70 * GIB)
-    assert after.free(B) == Room(14.0, 28 * GIB, 50 * GIB)
+    assert before.free(A) == Room(14, 28 * GIB, 60 * GIB)
+    assert before.free(B) == Room(16, 32 * GIB, 60 * GIB)
+    assert after.free(A) == Room(16, 32 * GIB, 70 * GIB)
+    assert after.free(B) == Room(14, 28 * GIB, 50 * GIB)
     assert [guest.name for guest in after.on(B)] == ["web"]
     assert before.on(B) == ()
 
 
 def test_a_guest_in_flight_takes_room_on_both_hosts() -> None:
     moving = fleet(arriving=B)
-    assert moving.free(A).vcpus == 14.0
-    assert moving.free(B) == Room(14.0, 28 * GIB, 50 * GIB)
+    assert moving.free(A).vcpus == 14
+    assert moving.free(B) == Room(14, 28 * GIB, 50 * GIB)
 
 
 def test_a_move_from_where_the_guest_is_not_is_refused() -> None:

@@ -51,8 +51,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Room left in it, as measured."""
     cpu: HostCpu | None = None
     """None where nobody has told: such a host takes nobody."""
-    link: BytesPerSecond = BytesPerSecond(0.0)
-    """Of its migration link, each way; 0 where unknown."""
+    link: BytesPerSecond | None = None
+    """Of its migration link, each way; None where nobody measured it, 0 where there is none."""
     rack: str = ""
     labels: tuple[str, ...] = ()
     storages: tuple[str, ...] = ()
@@ -64,8 +64,9 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     price_per_hour: float = 0.0
     """Of having it, in the operator's money; 0 where not configured."""
     max_in: int | None = None
-    """Moves into it at once; None for the fleet's limit. So below."""
+    """Moves into it at once; None for the fleet's limit, 0 for a host that takes nobody."""
     max_out: int | None = None
+    """Moves out of it at once; None for the fleet's limit."""
 
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +134,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     cooldown: Seconds = Seconds(3600.0)
     """A guest that moved less than this ago is not moved again to even out load."""
 
+    def vcpus_of(self, host: Host) -> int:
+        """How many vCPUs a host may hold. Whole ones, so that sums are exact; the small term is for 10 * 1.1."""
+        return int(host.cores * self.overcommit + 1e-9)
+
 
 class Move(msgspec.Struct, frozen=True):
     """One guest goes from one host to another."""
@@ -146,7 +151,7 @@ class Move(msgspec.Struct, frozen=True):
 class Room(NamedTuple):
     """What is free on a host; negative where it is overfull."""
 
-    vcpus: float
+    vcpus: int
     memory: int
     """Bytes."""
     disk: int
@@ -201,7 +206,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """
         host, there = self.by_name[name], (*self.on(name), *self.arriving_at(name))
         return Room(
-            vcpus=host.cores * self.limits.overcommit - sum(guest.vcpus for guest in there),
+            vcpus=self.limits.vcpus_of(host) - sum(guest.vcpus for guest in there),
             memory=host.memory - sum(guest.memory for guest in there),
             disk=host.disk_free - sum(guest.disk for guest in self.arriving_at(name)),
         )
