@@ -7,10 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from limosa.fleet.board import Board
+from limosa.fleet.consolidate import consolidate, homeless, upper_bound
 from limosa.fleet.constraints import refusals
 from limosa.fleet.drain import drain, rolling
+from limosa.fleet.home import move_set, return_home
 from limosa.fleet.inventory import Guest, Host, HostState, Inventory, Limits
 from limosa.fleet.plan import Plan, Role
+from limosa.fleet.rebalance import lower_bound, rebalance
 from limosa.testing.fleets import guest, host
 from limosa.units import GIB, Bytes, HostName, Seconds
 
@@ -193,3 +196,75 @@ def test_rolling_groups_move_no_guest_twice(fleet: Inventory, count: int, larges
         later = [name for name in later if name not in group]
         now = now.replayed(planned.move for planned in plan.moves)
         now = now.in_state(HostState.DRAINING, group).in_state(HostState.ACTIVE, plan.freed)
+
+
+@unhurried
+@given(fleets(), st.floats(0, 0.5), st.randoms(use_true_random=False))
+def test_a_rebalance_brings_hosts_nearer_and_moves_nobody_who_moved_lately(
+    fleet: Inventory, tolerance: float, dice: random.Random
+) -> None:
+    now = Seconds(10_000.0)
+    plan = rebalance(fleet, now=now, tolerance=tolerance)
+    check(fleet, plan, dice)
+    done = fleet.replayed(planned.move for planned in plan.moves)
+    assert excess(done, fleet, tolerance) <= excess(fleet, fleet, tolerance) + 1e-9
+    for planned in plan.moves:
+        moved_at = fleet.by_uuid[planned.move.guest].moved_at
+        assert moved_at is None or now - moved_at >= fleet.limits.cooldown
+    if excess(done, fleet, tolerance) == 0:
+        assert len(plan.moves) >= lower_bound(fleet, now=now, tolerance=tolerance)
+
+
+def excess(fleet: Inventory, before: Inventory, tolerance: float) -> float:
+    """What of the active hosts' loads is farther than this from the mean of the beginning."""
+    active = [host for host in fleet.hosts if host.state is HostState.ACTIVE]
+    busy = [sum(guest.busy for guest in before.on(host.name)) for host in active]
+    mean = sum(busy) / max(1, sum(host.cores for host in active))
+    loads = (sum(guest.busy for guest in fleet.on(host.name)) / host.cores for host in active)
+    return sum(max(0.0, abs(load - mean) - tolerance) for load in loads)
+
+
+@unhurried
+@given(fleets(), st.integers(0, 2), st.randoms(use_true_random=False))
+def test_hosts_that_are_switched_off_leave_room_for_one_that_is_lost(
+    fleet: Inventory, reserve: int, dice: random.Random
+) -> None:
+    limits = msgspec.structs.replace(fleet.limits, reserve=reserve)
+    fleet = msgspec.structs.replace(fleet, limits=limits)
+    plan = consolidate(fleet)
+    check(fleet, plan, dice)
+    done = fleet.replayed(planned.move for planned in plan.moves)
+    assert len(plan.freed) == plan.price.hosts <= upper_bound(fleet)
+    assert not {planned.move.destination for planned in plan.moves} & set(plan.freed)
+    assert {planned.move.source for planned in plan.moves} <= set(plan.freed)
+    before, after = Board(fleet), Board(done, plan.freed)
+    if reserve:
+        for place in range(len(fleet.hosts)):
+            if after.takes[place] and homeless(before, (place,)) is None and reserve == 1:
+                assert homeless(after, (place,)) is None
+
+
+@unhurried
+@given(fleets(), st.randoms(use_true_random=False))
+def test_guests_go_home_or_it_is_said_why_not(fleet: Inventory, dice: random.Random) -> None:
+    plan = return_home(fleet)
+    check(fleet, plan, dice)
+    done = fleet.replayed(planned.move for planned in plan.moves)
+    away = {guest.uuid for guest in done.guests if guest.home not in (None, guest.host)}
+    assert {left.guest for left in plan.left} == away
+    assert all(left.refusals for left in plan.left)
+
+
+@unhurried
+@given(fleets(), st.booleans(), st.data(), st.randoms(use_true_random=False))
+def test_guests_go_where_they_are_sent(
+    fleet: Inventory, chains: bool, data: st.DataObject, dice: random.Random
+) -> None:
+    chosen = data.draw(st.lists(st.sampled_from(fleet.guests), unique_by=lambda g: g.uuid)) if fleet.guests else []
+    wanted = {guest.uuid: data.draw(st.sampled_from(fleet.hosts)).name for guest in chosen}
+    plan = move_set(fleet, wanted, chains=chains)
+    check(fleet, plan, dice)
+    left = {left.guest for left in plan.left}
+    done = fleet.replayed(planned.move for planned in plan.moves)
+    assert all((done.by_uuid[uuid].host == host) != (uuid in left) for uuid, host in wanted.items())
+    assert chains or all(planned.role is Role.AS_ASKED for planned in plan.moves)

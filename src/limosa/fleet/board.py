@@ -120,11 +120,12 @@ class Board:
         """The guest goes there; the caller has asked whether it may."""
         assert guest not in self.moved, "never a guest twice in one operation"
         source = int(self.at[guest])
-        self._shift(guest, source, host)
+        self.shift(guest, source, host)
         self.moved.add(guest)
         self.log.append((guest, source, host))
 
-    def _shift(self, guest: int, source: int, host: int) -> None:
+    def shift(self, guest: int, source: int, host: int) -> None:
+        """The numbers of a move alone: no log, and whoever calls it shifts back."""
         self.free[:, source] += self.need[:, guest]
         self.free[:, host] -= self.need[:, guest]
         self._join(guest, source, -1)
@@ -141,8 +142,19 @@ class Board:
         """Take back all moves since then, the last one first."""
         while len(self.log) > mark:
             guest, source, host = self.log.pop()
-            self._shift(guest, host, source)
+            self.shift(guest, host, source)
             self.moved.discard(guest)
+
+    def take_back_from(self, source: int) -> None:
+        """Take back all moves out of a host to which nobody moved: the others stay valid without them."""
+        kept = []
+        for guest, left, host in self.log:
+            if left == source:
+                self.shift(guest, host, left)
+                self.moved.discard(guest)
+            else:
+                kept.append((guest, left, host))
+        self.log = kept
 
     def moves(self, since: int = 0) -> tuple[Move, ...]:
         """The moves, with names."""

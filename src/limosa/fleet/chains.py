@@ -36,10 +36,18 @@ class Reach:
         return Reach(hosts=6, victims=2, depth=self.depth - 1)
 
 
-def make_room(board: Board, guest: int, reach: Reach | None = None) -> bool:
-    """Move a guest to a host from which others move away first; False, and nothing moved, where no way is found."""
+def make_room(board: Board, guest: int, reach: Reach | None = None, *, only: int | None = None) -> bool:
+    """Move a guest to a host from which others move away first; False, and nothing moved, where no way is found.
+
+    Args:
+        board: where we are.
+        guest: it is to find room.
+        reach: how far to look.
+        only: the one host that will do.
+    """
     reach = reach or Reach()
-    for host in _candidates(board, guest)[: reach.hosts]:
+    candidates = [host for host in _candidates(board, guest) if only in (None, host)]
+    for host in candidates[: reach.hosts]:
         mark = board.mark()
         if _cleared(board, guest, host, reach):
             board.move(guest, host)

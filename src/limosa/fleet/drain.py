@@ -77,7 +77,9 @@ def _best(inventory: Inventory, names: tuple[HostName, ...], *, chains: bool) ->
 def _empties(board: Board, leaving: Collection[int]) -> list[int]:
     """Open hosts without guests that could take one of these, in the inventory's order."""
     hosts, inventory = [], board.inventory
-    could = board.kinds.hosts[list({int(kind) for kind in board.kinds.of_guest[list(leaving)]})].any(axis=0) & board.takes
+    could = (
+        board.kinds.hosts[list({int(kind) for kind in board.kinds.of_guest[list(leaving)]})].any(axis=0) & board.takes
+    )
     for host in np.flatnonzero(could).tolist():
         name = inventory.hosts[host].name
         if not inventory.on(name) and not inventory.arriving_at(name):
@@ -115,7 +117,7 @@ def rolling(inventory: Inventory, hosts: Iterable[HostName], *, largest: int | N
     """Empty hosts in groups, each as large as room allows, and at most `largest`.
 
     Hosts of a group go together and come back, empty and active, before the next group; its guests may go to them
-    then. A host that cannot be emptied at all stands in a group of its own, and its plan says who stays.
+    then. Hosts that cannot be emptied come last; their plans say who stays.
 
     Raises:
         KeyError: there is no such host.
@@ -150,8 +152,9 @@ def _group(board: Board, waiting: Sequence[HostName], largest: int) -> tuple[tup
             group.append(name)
     if group:
         return tuple(group), []
-    # Nothing can be emptied: do for the one with the fewest guests left what can be done.
-    return (by_size[0],), _emptied(board, by_size[0])
+    # None can be emptied: what can leave them does.
+    last = by_size[:largest]
+    return tuple(last), [guest for name in last for guest in _emptied(board, name)]
 
 
 def _emptied(board: Board, name: HostName) -> list[int]:

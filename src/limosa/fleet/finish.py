@@ -1,9 +1,9 @@
 """From moves on a board to a plan: waits, prediction, price, and what is said of those who stay. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from limosa.fleet.board import Board
-from limosa.fleet.constraints import left
+from limosa.fleet.constraints import Left, left, refusals
 from limosa.fleet.inventory import Host, HostState, Inventory
 from limosa.fleet.plan import Operation, Plan, Price, Role
 from limosa.fleet.schedule import predict
@@ -18,6 +18,7 @@ def finished(
     *,
     empty: Iterable[HostName] = (),
     stay: Iterable[int] = (),
+    targets: Mapping[int, HostName] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Plan:
     """The plan of all moves on a board.
@@ -28,6 +29,7 @@ def finished(
         roles: why each move is there, in the board's order.
         empty: hosts that were to be emptied.
         stay: guests that were to move and did not.
+        targets: the one host that each of them was to go to; where it is not given, any host would have done.
         notes: more that the operator should know.
     """
     before, moves = board.inventory, board.moves()
@@ -40,11 +42,22 @@ def finished(
     return Plan(
         operation=operation,
         moves=planned,
-        left=left(closed, (closed.guests[guest] for guest in sorted(stay))),
+        left=_left(closed, sorted(stay), targets),
         freed=freed,
         prediction=predict(before, planned, wanted),
         price=price(before, freed),
         notes=notes,
+    )
+
+
+def _left(after: Inventory, stay: Sequence[int], targets: Mapping[int, HostName] | None) -> tuple[Left, ...]:
+    guests = [after.guests[guest] for guest in stay]
+    if targets is None:
+        return left(after, guests)
+    homes = [after.by_name[targets[guest]] for guest in stay]
+    return tuple(
+        Left(guest.uuid, guest.name, guest.host, refusals(after, guest, home))
+        for guest, home in zip(guests, homes, strict=True)
     )
 
 

@@ -6,49 +6,49 @@ late side.
 """
 
 import heapq
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from limosa.fleet.inventory import Guest, Host, Inventory
+from limosa.fleet.inventory import Guest, Host, Inventory, Limits
 from limosa.fleet.plan import Emptied, Planned, Prediction, Timed
 from limosa.migration.predict import ASSUMED_RATE, SETUP_SECONDS
-from limosa.units import Bytes, HostName, Seconds, format_rate
+from limosa.units import Bytes, BytesPerSecond, HostName, Seconds, format_rate
 
 LEAST_PROGRESS = 0.1
 """Share of a link that pre-copy gains at least: below it, the guest is throttled until it does, or its move fails."""
 
 Gate = tuple[str, str]
-"""What moves share: ("out", host), ("in", host), ("rack out", rack), ("rack in", rack) or ("all", "")."""
-EVERYWHERE: Gate = ("all", "")
+"""What moves share: ("out", host), ("in", host), ("rack out", rack), ("rack in", rack), ("all", "")."""
 
 
 @dataclass(slots=True)
 class _Job:
-    """A move that runs: what is left of it."""
+    """A move that runs: what was left of it at a time."""
 
-    place: int
+    guest: Guest
     gates: tuple[Gate, ...]
-    setup: float
+    start: float
+    at: float
     disk: float
     ram: float
-    dirty: float
-    start: float
+    setup: float = SETUP_SECONDS
     sent: float = 0.0
-    rate: float = 0.0
+    rate: float = 1.0
 
     @property
     def gain(self) -> float:
         """Bytes per second by which the RAM that is still to be sent shrinks."""
-        return max(self.rate - self.dirty, LEAST_PROGRESS * self.rate)
+        return max(self.rate - (self.guest.dirty_rate or 0.0), LEAST_PROGRESS * self.rate)
 
     @property
-    def seconds(self) -> float:
-        """Until it ends, at this rate."""
-        return self.setup + self.disk / self.rate + self.ram / self.gain
+    def end(self) -> float:
+        """When it ends, at this rate."""
+        return self.at + self.setup + self.disk / self.rate + self.ram / self.gain
 
-    def pass_by(self, seconds: float) -> None:
+    def pass_until(self, now: float) -> None:
         """Time passes."""
+        seconds, self.at = now - self.at, now
         waited = min(seconds, self.setup)
         self.setup -= waited
         self.sent += (seconds - waited) * self.rate
@@ -64,11 +64,15 @@ class _Course:
     inventory: Inventory
     plan: Sequence[Planned]
     running: dict[int, _Job] = field(default_factory=dict)
-    crossing: Counter[Gate] = field(default_factory=Counter)
+    crossing: dict[Gate, set[int]] = field(default_factory=lambda: defaultdict(set))
+    """Moves that run, by what they cross."""
+    bandwidth: dict[Gate, float] = field(default_factory=dict)
     ready: list[tuple[int, int]] = field(default_factory=list)
     """A heap of (minus priority, place)."""
     held: dict[Gate, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     """Moves that are ready but for the limit of a host, by the gate that has to open."""
+    ends: list[tuple[float, int]] = field(default_factory=list)
+    """A heap of (end, place); an end that has since become another one is passed over."""
 
 
 def predict(inventory: Inventory, plan: Sequence[Planned], emptied: Sequence[HostName] = ()) -> Prediction:
@@ -96,27 +100,23 @@ def predict(inventory: Inventory, plan: Sequence[Planned], emptied: Sequence[Hos
 def simulate(inventory: Inventory, plan: Sequence[Planned]) -> tuple[Timed, ...]:
     """Start and end of each move, in the plan's order."""
     course = _Course(inventory, plan)
-    waiting = {place: len(planned.after) for place, planned in enumerate(plan)}
+    waiting = [len(planned.after) for planned in plan]
     followers: dict[int, list[int]] = defaultdict(list)
     for place, planned in enumerate(plan):
         for before in planned.after:
             followers[before].append(place)
-    for place, count in waiting.items():
+    for place, count in enumerate(waiting):
         if not count:
             heapq.heappush(course.ready, _rank(course, place))
-    now, done = 0.0, dict[int, Timed]()
-    _start(course, now)
+    done: dict[int, Timed] = {}
+    _start(course, 0.0)
     while course.running:
-        job = min(course.running.values(), key=lambda running: (running.seconds, running.place))
-        now += (step := job.seconds)
-        for other in course.running.values():
-            other.pass_by(step)
-        done[job.place] = Timed(Seconds(job.start), Seconds(now), Bytes(round(job.sent)))
-        _end(course, job)
-        for place in followers[job.place]:
-            waiting[place] -= 1
-            if not waiting[place]:
-                heapq.heappush(course.ready, _rank(course, place))
+        now, place = _next_end(course)
+        done[place] = _end(course, place, now)
+        for follower in followers[place]:
+            waiting[follower] -= 1
+            if not waiting[follower]:
+                heapq.heappush(course.ready, _rank(course, follower))
         _start(course, now)
     return tuple(done[place] for place in range(len(plan)))
 
@@ -125,9 +125,16 @@ def _rank(course: _Course, place: int) -> tuple[int, int]:
     return -course.inventory.by_uuid[course.plan[place].move.guest].priority, place
 
 
+def _next_end(course: _Course) -> tuple[float, int]:
+    while True:
+        end, place = heapq.heappop(course.ends)
+        if place in course.running and course.running[place].end == end:
+            return end, place
+
+
 def _start(course: _Course, now: float) -> None:
     """Start what may start, the highest priority first."""
-    while course.ready and course.crossing[EVERYWHERE] < max(1, course.inventory.limits.moves):
+    while course.ready and len(course.running) < max(1, course.inventory.limits.moves):
         rank = heapq.heappop(course.ready)
         move = course.plan[rank[1]].move
         source, destination = course.inventory.by_name[move.source], course.inventory.by_name[move.destination]
@@ -135,56 +142,68 @@ def _start(course: _Course, now: float) -> None:
         if closed is not None:
             course.held[closed].append(rank)
             continue
-        gates = gates_of(source, destination)
-        course.crossing.update(gates)
-        course.running[rank[1]] = _job(rank[1], gates, course.inventory.by_uuid[move.guest], now)
-    shares = {gate: _bandwidth(course.inventory, gate) / count for gate, count in course.crossing.items() if count}
-    for job in course.running.values():
-        job.rate = min([shares[gate] for gate in job.gates])
+        guest, gates = course.inventory.by_uuid[move.guest], _gates(course.inventory.limits, source, destination)
+        course.running[rank[1]] = _Job(guest, gates, start=now, at=now, disk=guest.disk, ram=guest.memory)
+        for gate in gates:
+            course.crossing[gate].add(rank[1])
+        _share_again(course, gates, now)
 
 
 def _closed(course: _Course, source: Host, destination: Host) -> Gate | None:
     """The end of a move that has as many moves as it may have; one at least, or a plan would not end."""
     limits = course.inventory.limits
     going, coming = ("out", source.name), ("in", destination.name)
-    if course.crossing[going] >= max(1, limits.moves_out if source.max_out is None else source.max_out):
+    if len(course.crossing[going]) >= max(1, limits.moves_out if source.max_out is None else source.max_out):
         return going
-    if course.crossing[coming] >= max(1, limits.moves_in if destination.max_in is None else destination.max_in):
+    if len(course.crossing[coming]) >= max(1, limits.moves_in if destination.max_in is None else destination.max_in):
         return coming
     return None
 
 
-def _job(place: int, gates: tuple[Gate, ...], guest: Guest, now: float) -> _Job:
-    dirty = float(guest.dirty_rate or 0.0)
-    return _Job(place, gates, SETUP_SECONDS, float(guest.disk), float(guest.memory), dirty, now)
-
-
-def _end(course: _Course, job: _Job) -> None:
-    del course.running[job.place]
-    course.crossing.subtract(job.gates)
+def _end(course: _Course, place: int, now: float) -> Timed:
+    job = course.running[place]
+    job.pass_until(now)
+    del course.running[place]
     for gate in job.gates:
+        course.crossing[gate].discard(place)
         for rank in course.held.pop(gate, ()):
             heapq.heappush(course.ready, rank)
+    _share_again(course, job.gates, now)
+    return Timed(Seconds(job.start), Seconds(now), Bytes(round(job.sent)))
 
 
-def gates_of(source: Host, destination: Host) -> tuple[Gate, ...]:
-    """What a move crosses; racks only where it leaves one."""
-    gates: tuple[Gate, ...] = (EVERYWHERE, ("out", source.name), ("in", destination.name))
-    if source.rack != destination.rack:
+def _share_again(course: _Course, gates: Iterable[Gate], now: float) -> None:
+    """Give every move that crosses one of these gates its share of bandwidth anew."""
+    for place in {place for gate in gates for place in course.crossing[gate]}:
+        job = course.running[place]
+        job.pass_until(now)
+        job.rate = min([_bandwidth(course, gate) / len(course.crossing[gate]) for gate in job.gates])
+        heapq.heappush(course.ends, (job.end, place))
+
+
+def _gates(limits: Limits, source: Host, destination: Host) -> tuple[Gate, ...]:
+    """What a move crosses: its two hosts, and what has a limit of racks, where it leaves one, and of the fleet."""
+    gates: tuple[Gate, ...] = (("out", source.name), ("in", destination.name))
+    if limits.rack_bandwidth is not None and source.rack != destination.rack:
         gates += (("rack out", source.rack), ("rack in", destination.rack))
+    if limits.bandwidth is not None:
+        gates += (("all", ""),)
     return gates
 
 
-def _bandwidth(inventory: Inventory, gate: Gate) -> float:
+def _bandwidth(course: _Course, gate: Gate) -> float:
     """Bytes per second that moves may send through a gate."""
-    limits, (way, name) = inventory.limits, gate
-    match way:
-        case "all":
-            return float("inf") if limits.bandwidth is None else limits.bandwidth
-        case "out" | "in":
-            return limits.link_share * _link(inventory.by_name, HostName(name))
-        case _:
-            return float("inf") if limits.rack_bandwidth is None else limits.rack_bandwidth
+    if gate not in course.bandwidth:
+        limits, (way, name) = course.inventory.limits, gate
+        match way:
+            case "all":
+                found = limits.bandwidth
+            case "rack out" | "rack in":
+                found = limits.rack_bandwidth
+            case _:
+                found = BytesPerSecond(limits.link_share * _link(course.inventory.by_name, HostName(name)))
+        course.bandwidth[gate] = found or ASSUMED_RATE
+    return course.bandwidth[gate]
 
 
 def _link(hosts: Mapping[HostName, Host], name: HostName) -> float:
