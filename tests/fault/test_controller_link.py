@@ -13,7 +13,7 @@ from limosa.agent.dial import Peers
 from limosa.agent.hosts import HostEntry, Hosts, write_missing
 from limosa.agent.orders import Fence, move_of
 from limosa.agent.peer import serve
-from limosa.errors import Blocked, PeerError, UsageError
+from limosa.errors import Fenced, PeerError, UsageError
 from limosa.units import HostName
 from limosa.wire.reports import Hand
 
@@ -113,7 +113,7 @@ def test_a_controller_that_was_replaced_is_not_obeyed_even_after_a_restart(tmp_p
     for again in (fence, Fence(file)):
         again.pass_through(Hand("drain-1", 2), FLEET)
         again.pass_through(Hand("drain-2", 0), FLEET)
-        with pytest.raises(Blocked, match="in other hands"):
+        with pytest.raises(Fenced, match="in other hands"):
             again.pass_through(Hand("drain-1", 1), FLEET)
 
 

@@ -7,7 +7,7 @@ import msgspec
 import structlog
 
 from limosa.agent.files import replace_file
-from limosa.errors import Blocked, NotFound, StateDiskError, UsageError
+from limosa.errors import Fenced, NotFound, StateDiskError, UsageError
 from limosa.migration.moves import Moves
 from limosa.units import HostName, MoveId, Side
 from limosa.wire.reports import Deed, Hand, Order, Outcome
@@ -38,12 +38,12 @@ class Fence:
         """Let an order in, or not.
 
         Raises:
-            Blocked: another controller leads the operation by now.
+            Fenced: another controller leads the operation by now.
             StateDiskError: a new epoch could not be kept.
         """
         known = self._epochs.get(hand.operation, -1)
         if hand.epoch < known:
-            raise Blocked(
+            raise Fenced(
                 f"operation {hand.operation} is in other hands than {caller}'s since (epoch {known}, not {hand.epoch})",
                 remedy="this controller was replaced: it reads the operation again",
             )

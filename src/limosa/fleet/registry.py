@@ -170,21 +170,40 @@ async def set_state(connection: AsyncConnection, names: Iterable[str], state: Ho
     await connection.execute(sa.update(hosts).where(hosts.c.name.in_(set(names))).values(state=state, reason=why))
 
 
-async def moved(connection: AsyncConnection, guest: str, *, home: str | None, now: float) -> None:
-    """Within a transaction: a guest was moved, and belongs to `home`."""
-    row = {"guest": guest, "rules": "{}", "home": home, "moved_at": now}
-    await connection.execute(upsert(connection, rules, [row], update=("home", "moved_at")))
+async def moved(connection: AsyncConnection, guest: str, *, away_from: str | None, now: float) -> None:
+    """Within a transaction: a guest was moved.
+
+    Args:
+        connection: the transaction.
+        guest: its id.
+        away_from: where it belongs from now on, unless it belongs elsewhere already; None: where it is.
+        now: seconds since 1970.
+    """
+    row = {"guest": guest, "rules": "{}", "home": away_from, "moved_at": now}
+    statement = upsert(connection, rules, [row], update=("home", "moved_at"))
+    if away_from is not None:
+        home = sa.func.coalesce(rules.c.home, away_from)
+        statement = upsert(connection, rules, [row], update=("moved_at",), values={"home": home})
+    await connection.execute(statement)
 
 
 def upsert(
-    connection: AsyncConnection, table: sa.Table, rows: Sequence[Mapping[str, Any]], update: Iterable[str]
-) -> sa.Insert:
-    """Insert rows; of those that are there by their primary key, change these columns."""
+    connection: AsyncConnection,
+    table: sa.Table,
+    rows: Sequence[Mapping[str, Any]],
+    update: Iterable[str],
+    where: sa.ColumnElement[bool] | None = None,
+    values: Mapping[str, sa.ColumnElement[Any]] | None = None,
+) -> sqlite.Insert:
+    """Insert rows; of those that are there by their primary key, change these columns, and only `where` that is so.
+
+    `values` are columns that are changed to something else than the new row's.
+    """
     dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
     statement: sqlite.Insert = dialect.insert(table).values(rows)
     keys = list(table.primary_key.columns)
-    if changed := {name: statement.excluded[name] for name in update}:
-        return statement.on_conflict_do_update(index_elements=keys, set_=changed)
+    if changed := {name: statement.excluded[name] for name in update} | dict(values or {}):
+        return statement.on_conflict_do_update(index_elements=keys, set_=changed, where=where)
     return statement.on_conflict_do_nothing(index_elements=keys)
 
 

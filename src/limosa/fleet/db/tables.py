@@ -101,13 +101,3 @@ answers = sa.Table(
     sa.Column("operation", sa.String(64), nullable=False),
     sa.Column("at", sa.Float, nullable=False),
 )
-
-deliveries = sa.Table(
-    "deliveries",
-    metadata,
-    sa.Column("event", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("hook", sa.String(253), primary_key=True),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-    sa.Column("due", sa.Float, nullable=False),
-    sa.Column("trouble", sa.Text, nullable=False, server_default=""),
-)

@@ -28,14 +28,6 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
-        "deliveries",
-        sa.Column("event", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("hook", sa.String(253), primary_key=True),
-        sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
-        sa.Column("due", sa.Float, nullable=False),
-        sa.Column("trouble", sa.Text, nullable=False, server_default=""),
-    )
-    op.create_table(
         "events",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
         sa.Column("at", sa.Float, nullable=False),
@@ -108,6 +100,5 @@ def downgrade() -> None:
     op.drop_table("hosts")
     op.drop_table("guests")
     op.drop_table("events")
-    op.drop_table("deliveries")
     op.drop_table("changes")
     op.drop_table("answers")
