@@ -5,7 +5,7 @@ and one that took guests in stays on. What stays on must be able to take over th
 it could before (N+1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,12 +31,12 @@ def consolidate(inventory: Inventory, *, most: int | None = None) -> Plan:
     empty = _already_empty(board)
     freed = _emptied(board, empty, limit)
     board.takes[empty[limit:]] = True
-    kept_back = _give_back(board, freed, inventory.limits.reserve)
-    names = [inventory.hosts[host].name for host in freed]
+    kept = with_reserve(board, freed)
+    names = [inventory.hosts[host].name for host in kept]
     bound = upper_bound(inventory)
     notes = [f"no plan could free more than {bound} hosts: the others hold all vCPUs and memory"]
-    if kept_back:
-        notes.append(f"{kept_back} more could be emptied, and stay on as the reserve for a lost host")
+    if len(kept) < len(freed):
+        notes.append(f"{len(freed) - len(kept)} more could be emptied, and stay on as the reserve for a lost host")
     return finished(board, Operation.CONSOLIDATE, [Role.LEAVE] * board.mark(), empty=names, notes=tuple(notes))
 
 
@@ -80,25 +80,26 @@ def _by_guests(board: Board) -> list[int]:
     return sorted(able, key=lambda host: (len(board.on(host)), used[0, host], host))
 
 
-def _give_back(board: Board, freed: list[int], reserve: int) -> int:
-    """Take hosts back until the rest could take over lost ones; how many."""
-    if not reserve:
-        return 0
+def with_reserve(board: Board, freed: Iterable[int]) -> list[int]:
+    """Take freed hosts back, with their guests, until the rest could take over lost ones; those that stay free."""
+    free = list(freed)
+    board.takes[free] = False
+    if not board.inventory.limits.reserve:
+        return free
     first = Board(board.inventory, kinds=board.kinds)
-    count, waiting = 0, _groups(board, reserve)
+    waiting = _groups(board, board.inventory.limits.reserve)
     while waiting:
         group = waiting.pop()
-        while (guest := homeless(board, group)) is not None:
-            if homeless(first, group) is not None or not freed:
+        while free and (guest := homeless(board, group)) is not None:
+            if homeless(first, group) is not None:
                 break  # nor could it be taken over before: no reason to keep others on
-            host = _helper(board, freed, guest)
-            freed.remove(host)
+            host = _helper(board, free, guest)
+            free.remove(host)
             board.take_back_from(host)
             board.takes[host] = True
-            count += 1
             if board.on(host):
                 waiting.append((host,))
-    return count
+    return free
 
 
 def _groups(board: Board, reserve: int) -> list[Group]:

@@ -55,18 +55,18 @@ def _towards(
     fleet: Inventory, wanted: Mapping[int, HostName], operation: Operation, role: Role, *, chains: bool = False
 ) -> Plan:
     board = Board(fleet)
-    stay = _moved_in_turn(board, wanted)
+    stay = moved_in_turn(board, wanted)
     if chains:
         # Those that are still to move may not be sent elsewhere to make room.
         for guest in tuple(stay):
             if _room_made(board, guest, board.index[wanted[guest]], set(stay)):
                 stay.remove(guest)
-        stay = _moved_in_turn(board, {guest: wanted[guest] for guest in stay})
+        stay = moved_in_turn(board, {guest: wanted[guest] for guest in stay})
     roles = [role if guest in wanted else Role.MAKE_ROOM for guest, _, _ in board.log]
     return finished(board, operation, roles, stay=stay, targets=wanted)
 
 
-def _moved_in_turn(board: Board, wanted: Mapping[int, HostName]) -> list[int]:
+def moved_in_turn(board: Board, wanted: Mapping[int, HostName]) -> list[int]:
     """Move who can, large guests first, until nobody can any more; those that stay."""
     share = bulk(board)
     stay = sorted(wanted, key=lambda guest: (-share[guest], guest))
