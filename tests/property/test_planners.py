@@ -3,7 +3,7 @@
 import random
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from limosa.fleet.board import Board
@@ -12,8 +12,10 @@ from limosa.fleet.constraints import refusals
 from limosa.fleet.drain import drain, rolling
 from limosa.fleet.home import move_set, return_home
 from limosa.fleet.inventory import Guest, Host, HostState, Inventory, Limits
-from limosa.fleet.plan import Plan, Role
+from limosa.fleet.plan import Operation, Plan, Role
 from limosa.fleet.rebalance import lower_bound, rebalance
+from limosa.fleet.scenario import Ask, Trouble, plan_for
+from limosa.fleet.simulate import carry_out, carry_out_rolling
 from limosa.testing.fleets import guest, host
 from limosa.units import GIB, Bytes, HostName, Seconds
 
@@ -268,3 +270,18 @@ def test_guests_go_where_they_are_sent(
     done = fleet.replayed(planned.move for planned in plan.moves)
     assert all((done.by_uuid[uuid].host == host) != (uuid in left) for uuid, host in wanted.items())
     assert chains or all(planned.role is Role.AS_ASKED for planned in plan.moves)
+
+
+@unhurried
+@given(fleets(), st.sampled_from(list(Operation)), st.integers(1, 4), st.integers(0, 9))
+def test_a_plan_of_which_moves_fail_breaks_nothing_when_it_is_played_through(
+    fleet: Inventory, kind: Operation, count: int, seed: int
+) -> None:
+    assume(kind is not Operation.MOVE_SET)
+    asked = Ask(kind=kind, hosts=names(fleet, min(count, len(fleet.hosts))))
+    trouble = Trouble(chance=0.3, tries=2, seed=seed)
+    outcome = carry_out(fleet, plan_for(asked, fleet, Seconds(0.0)), trouble)
+    assert outcome.broken == ()
+    _, rolled = carry_out_rolling(fleet, asked.hosts, 2, trouble)
+    assert rolled.broken == ()
+    assert rolled.moved == sum(g.host != was.host for g, was in zip(rolled.ends.guests, fleet.guests, strict=True))

@@ -29,6 +29,7 @@ class Board:
     """A fleet in the middle of planning.
 
     Attributes:
+        active: for each host: was it active before planning began?
         takes: for each host: is it open to arrivals?
         at: for each guest the place of its host.
         need: vCPUs, bytes of memory and of local disk that each guest takes; shape (3, guests).
@@ -42,7 +43,8 @@ class Board:
         self.kinds = kinds or Kinds(inventory)
         self.index = {host.name: place for place, host in enumerate(inventory.hosts)}
         hosts, guests = inventory.hosts, inventory.guests
-        self.takes: Truth = np.array([host.state is HostState.ACTIVE for host in hosts], np.bool_)
+        self.active: Truth = np.array([host.state is HostState.ACTIVE for host in hosts], np.bool_)
+        self.takes: Truth = self.active.copy()
         self.close(closed)
         self.at = np.array([self.index[guest.host] for guest in guests], np.intp)
         self.need: Numbers = _columns([(guest.vcpus, guest.memory, guest.disk) for guest in guests])
@@ -60,7 +62,7 @@ class Board:
             self._join(guest, int(self.at[guest]), 1)
         for guest, seen in enumerate(guests):
             if seen.arriving is not None and seen.arriving != seen.host:
-                self._join(guest, self.index[seen.arriving], 1)
+                self._join(guest, self.index[seen.arriving], 1)  # its room is taken off by `free` already
 
     def _join(self, guest: int, host: int, count: int) -> None:
         for group in self._groups[guest]:
@@ -133,6 +135,16 @@ class Board:
         self._residents[source].discard(guest)
         self._residents[host].add(guest)
         self.at[guest] = host
+
+    def promise(self, guest: int, host: int, count: int = 1) -> None:
+        """Room there for a guest that is on its way; -1 takes the promise back."""
+        self.free[:, host] -= count * self.need[:, guest]
+        self._join(guest, host, count)
+
+    def arrive(self, guest: int, host: int) -> None:
+        """A guest on its way is there."""
+        self.promise(guest, host, -1)
+        self.shift(guest, int(self.at[guest]), host)
 
     def mark(self) -> int:
         """Where we are; for `back_to`."""

@@ -36,12 +36,28 @@ class Reach:
         return Reach(hosts=6, victims=2, depth=self.depth - 1)
 
 
-def make_room(board: Board, guest: int, reach: Reach | None = None, *, only: int | None = None) -> bool:
+@dataclass(slots=True)
+class Effort:
+    """How many times a search may still try to send a guest away: about 50 us each on 1,000 hosts.
+
+    Counted, not timed, so that the same fleet gets the same plan.
+    """
+
+    left: int = 20_000
+
+    def spend(self) -> bool:
+        """Take one try; False where none is left."""
+        self.left -= 1
+        return self.left >= 0
+
+
+def make_room(board: Board, guest: int, effort: Effort, reach: Reach | None = None, *, only: int | None = None) -> bool:
     """Move a guest to a host from which others move away first; False, and nothing moved, where no way is found.
 
     Args:
         board: where we are.
         guest: it is to find room.
+        effort: what may still be tried, for this guest and those after it.
         reach: how far to look.
         only: the one host that will do.
     """
@@ -49,10 +65,12 @@ def make_room(board: Board, guest: int, reach: Reach | None = None, *, only: int
     candidates = [host for host in _candidates(board, guest) if only in (None, host)]
     for host in candidates[: reach.hosts]:
         mark = board.mark()
-        if _cleared(board, guest, host, reach):
+        if _cleared(board, guest, host, effort, reach):
             board.move(guest, host)
             return True
         board.back_to(mark)
+        if effort.left <= 0:
+            break
     return False
 
 
@@ -69,20 +87,20 @@ def _candidates(board: Board, guest: int) -> list[int]:
     return found
 
 
-def _cleared(board: Board, guest: int, host: int, reach: Reach) -> bool:
+def _cleared(board: Board, guest: int, host: int, effort: Effort, reach: Reach) -> bool:
     """Send guests away until this one fits; on failure some may have moved."""
     with _shut(board, host):
         victims = 0
         for rival in board.rivals(guest, host):
             victims += 1
-            if victims > reach.victims or not _sent_away(board, rival, reach):
+            if victims > reach.victims or not _sent_away(board, rival, effort, reach):
                 return False
         stuck: set[int] = set()
         while (lack := _lack(board, guest, host)).any():
             victim = _victim(board, host, lack, stuck)
             if victim is None or victims >= reach.victims:
                 return False
-            if _sent_away(board, victim, reach):
+            if _sent_away(board, victim, effort, reach):
                 victims += 1
             else:
                 stuck.add(victim)
@@ -118,9 +136,9 @@ def _victim(board: Board, host: int, lack: Numbers, stuck: set[int]) -> int | No
     return able[int(np.argmax(helps))] if helps.max() > 0 else None
 
 
-def _sent_away(board: Board, victim: int, reach: Reach) -> bool:
-    if not board.movable(victim):
+def _sent_away(board: Board, victim: int, effort: Effort, reach: Reach) -> bool:
+    if not effort.spend() or not board.movable(victim):
         return False
     if place(board, victim, tightest):
         return True
-    return reach.depth > 1 and make_room(board, victim, reach.shorter)
+    return reach.depth > 1 and make_room(board, victim, effort, reach.shorter)

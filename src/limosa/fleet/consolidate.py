@@ -121,11 +121,11 @@ def _helper(board: Board, freed: Sequence[int], guest: int) -> int:
 def homeless(board: Board, group: Group) -> int | None:
     """A guest of these hosts that finds no room on the other open ones if these are lost; None where all do.
 
-    Guests that could not run elsewhere even on an empty host are left out.
+    Guests that no other active host could take, were it empty, are left out.
     """
-    open_hosts = board.takes.copy()
-    board.takes[list(group)] = False
-    guests = [guest for host in group for guest in board.on(host) if has_a_home(board, guest)]
+    open_hosts, others = board.takes.copy(), board.active.copy()
+    board.takes[list(group)] = others[list(group)] = False
+    guests = [guest for host in group for guest in board.on(host) if has_a_home(board, guest, others)]
     placed: list[tuple[int, int, int]] = []
     found = None
     for guest in hardest_first(board, guests):

@@ -12,13 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from limosa.fleet.board import Board
-from limosa.fleet.chains import make_room
+from limosa.fleet.chains import Effort, make_room
 from limosa.fleet.finish import finished
-from limosa.fleet.inventory import HostState, Inventory
+from limosa.fleet.inventory import GuestId, HostState, Inventory
 from limosa.fleet.kinds import Kinds
 from limosa.fleet.placing import Pick, bulk, hardest_first, has_a_home, place, place_all, roomiest, tightest
 from limosa.fleet.plan import Operation, Plan, Role, Rolling
 from limosa.units import HostName
+
+PATIENCE = 4
+"""Hosts in a row for which a group has no room, after which it is closed: those after them hold more."""
+
+EFFORT_FOR_A_HOST = 4_000
+"""Tries of chains before a host has to wait for a later group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,26 +111,30 @@ def _attempt(board: Board, leaving: Sequence[int], pick: Pick, kept: Sequence[in
 
 def with_room_made(board: Board, stay: Sequence[int]) -> list[int]:
     """Place guests by chains, small ones first, until nothing more can be done; those that still stay."""
-    share, waiting, before = bulk(board), list(stay), -1
+    share, waiting, before, effort = bulk(board), list(stay), -1, Effort()
     while waiting and before != len(waiting):
         before = len(waiting)
         waiting.sort(key=lambda guest: (share[guest], guest))
-        waiting = [guest for guest in waiting if not (place(board, guest, tightest) or make_room(board, guest))]
+        waiting = [guest for guest in waiting if not (place(board, guest, tightest) or make_room(board, guest, effort))]
     return waiting
 
 
-def rolling(inventory: Inventory, hosts: Iterable[HostName], *, largest: int | None = None) -> Rolling:
+def rolling(
+    inventory: Inventory, hosts: Iterable[HostName], *, largest: int | None = None, moved: Iterable[GuestId] = ()
+) -> Rolling:
     """Empty hosts in groups, each as large as room allows, and at most `largest`.
 
     Hosts of a group go together and come back, empty and active, before the next group; its guests may go to them
-    then. Hosts that cannot be emptied come last; their plans say who stays.
+    then. Hosts that cannot be emptied come last; their plans say who stays. Where moves of a group have failed, the
+    groups after it are planned again, with `moved` for the guests that this operation has moved already.
 
     Raises:
         KeyError: there is no such host.
     """
     waiting = tuple(dict.fromkeys(hosts))
-    fleet, kinds = inventory, Kinds(inventory)
-    groups, plans, gone = [], [], set[int]()
+    places = {guest.uuid: place for place, guest in enumerate(inventory.guests)}
+    fleet, kinds, gone = inventory, Kinds(inventory), {places[uuid] for uuid in moved}
+    groups, plans = [], []
     while waiting:
         board = Board(fleet, waiting, kinds)
         board.moved |= gone
@@ -142,25 +152,34 @@ def _group(board: Board, waiting: Sequence[HostName], largest: int) -> tuple[tup
     """Empty as many hosts as can go together, the emptiest first; their names, and guests that stay on them."""
     group: list[HostName] = []
     by_size = sorted(waiting, key=lambda name: (int(board.need[0, list(board.on(board.index[name]))].sum()), name))
+    refused = 0
     for name in by_size:
-        if len(group) == largest:
+        if len(group) == largest or refused == PATIENCE:
             break
-        mark = board.mark()
-        if _emptied(board, name):
-            board.back_to(mark)
-        else:
+        guests = board.on(board.index[name])
+        if not all(board.movable(guest) and has_a_home(board, guest) for guest in guests):
+            continue
+        refused = 0 if _emptied(board, guests) else refused + 1
+        if not refused:
             group.append(name)
     if group:
         return tuple(group), []
     # None can be emptied: what can leave them does.
-    last = by_size[:largest]
-    return tuple(last), [guest for name in last for guest in _emptied(board, name)]
+    last = tuple(by_size[:largest])
+    leaving = [guest for name in last for guest in board.on(board.index[name])]
+    able = [guest for guest in leaving if board.movable(guest)]
+    stay = with_room_made(board, place_all(board, able, roomiest))
+    return last, [*(guest for guest in leaving if guest not in able), *stay]
 
 
-def _emptied(board: Board, name: HostName) -> list[int]:
-    """Move all guests of a host away; those that stay."""
-    stay = place_all(board, board.on(board.index[name]), roomiest)
-    return with_room_made(board, stay) if stay else []
+def _emptied(board: Board, guests: Sequence[int]) -> bool:
+    """Move all guests of a host away, or none of them."""
+    mark, effort = board.mark(), Effort(EFFORT_FOR_A_HOST)
+    stay = place_all(board, guests, roomiest)
+    if all(place(board, guest, tightest) or make_room(board, guest, effort) for guest in reversed(stay)):
+        return True
+    board.back_to(mark)
+    return False
 
 
 def _roles(board: Board, group: Sequence[HostName]) -> list[Role]:

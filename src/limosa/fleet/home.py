@@ -6,7 +6,7 @@ The planner's part is the order: who frees room goes before who needs it.
 from collections.abc import Iterable, Mapping
 
 from limosa.fleet.board import Board
-from limosa.fleet.chains import make_room
+from limosa.fleet.chains import Effort, make_room
 from limosa.fleet.finish import finished
 from limosa.fleet.inventory import Guest, GuestId, HostState, Inventory
 from limosa.fleet.placing import bulk
@@ -87,6 +87,6 @@ def _room_made(board: Board, guest: int, host: int, others: set[int]) -> bool:
     held = others - {guest}
     board.moved |= held  # none of them has moved, or it would not be among the others
     try:
-        return make_room(board, guest, only=host)
+        return make_room(board, guest, Effort(), only=host)
     finally:
         board.moved -= held

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from limosa.cpu.fleet import Truth
 from limosa.fleet.board import DISK, Board, Scores
 
 Pick = Callable[[Board, int, NDArray[np.intp]], int]
@@ -60,7 +61,7 @@ def bulk(board: Board) -> Scores:
     return shares
 
 
-def has_a_home(board: Board, guest: int) -> bool:
-    """Whether any open host could take this guest if it were empty."""
+def has_a_home(board: Board, guest: int, among: Truth | None = None) -> bool:
+    """Whether any of these hosts, by default the open ones, could take this guest if it were empty."""
     large_enough = (board.size >= board.need[:, guest, None]).all(axis=0)
-    return bool((board.kinds.takers(guest) & board.takes & large_enough).any())
+    return bool((board.kinds.takers(guest) & (board.takes if among is None else among) & large_enough).any())

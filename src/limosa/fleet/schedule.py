@@ -7,8 +7,9 @@ late side.
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from limosa.fleet.inventory import Guest, Host, Inventory, Limits
 from limosa.fleet.plan import Emptied, Planned, Prediction, Timed
@@ -17,6 +18,9 @@ from limosa.units import Bytes, BytesPerSecond, HostName, Seconds, format_rate
 
 LEAST_PROGRESS = 0.1
 """Share of a link that pre-copy gains at least: below it, the guest is throttled until it does, or its move fails."""
+
+LAST = 1 << 62
+"""Rank of a move that failed: behind every priority."""
 
 Gate = tuple[str, str]
 """What moves share: ("out", host), ("in", host), ("rack out", rack), ("rack in", rack), ("all", "")."""
@@ -97,10 +101,32 @@ def predict(inventory: Inventory, plan: Sequence[Planned], emptied: Sequence[Hos
     )
 
 
+class Run(NamedTuple):
+    """One try of a move: its place in the plan, and whether it went well."""
+
+    place: int
+    timed: Timed
+    well: bool
+
+
+Fate = Callable[[int, int], bool]
+"""Place of a move in the plan, number of the try from 1 on -> does it go well?"""
+
+
 def simulate(inventory: Inventory, plan: Sequence[Planned]) -> tuple[Timed, ...]:
     """Start and end of each move, in the plan's order."""
+    done = {run.place: run.timed for run in play(inventory, plan, lambda _place, _number: True, tries=1)}
+    return tuple(done[place] for place in range(len(plan)))
+
+
+def play(inventory: Inventory, plan: Sequence[Planned], fate: Fate, *, tries: int) -> Iterator[Run]:
+    """Every try of every move, in the order in which they end.
+
+    A move that fails takes as long as one that does not, and is tried again when nothing else is ready. What waits for
+    a move that fails to the last never starts.
+    """
     course = _Course(inventory, plan)
-    waiting = [len(planned.after) for planned in plan]
+    waiting, numbers = [len(planned.after) for planned in plan], [0] * len(plan)
     followers: dict[int, list[int]] = defaultdict(list)
     for place, planned in enumerate(plan):
         for before in planned.after:
@@ -108,17 +134,20 @@ def simulate(inventory: Inventory, plan: Sequence[Planned]) -> tuple[Timed, ...]
     for place, count in enumerate(waiting):
         if not count:
             heapq.heappush(course.ready, _rank(course, place))
-    done: dict[int, Timed] = {}
     _start(course, 0.0)
     while course.running:
         now, place = _next_end(course)
-        done[place] = _end(course, place, now)
-        for follower in followers[place]:
+        timed = _end(course, place, now)
+        numbers[place] += 1
+        well = fate(place, numbers[place])
+        yield Run(place, timed, well)
+        if not well and numbers[place] < tries:
+            heapq.heappush(course.ready, (LAST, place))
+        for follower in followers[place] if well else ():
             waiting[follower] -= 1
             if not waiting[follower]:
                 heapq.heappush(course.ready, _rank(course, follower))
         _start(course, now)
-    return tuple(done[place] for place in range(len(plan)))
 
 
 def _rank(course: _Course, place: int) -> tuple[int, int]:
