@@ -19,7 +19,10 @@
     │   ├── GuestLost         the guest's own QEMU died during a move                 exit 20
     │   └── MoveInDoubt       the source could not be confirmed running               exit 21
     ├── MoveAborted           somebody asked for an abort                             exit 30
-    └── AgentUnreachable      no agent answers on the socket                          exit 75
+    ├── AgentUnreachable      no agent answers on the socket                          exit 75
+    ├── Fenced                another controller carries the operation on             exit 75
+    ├── Forbidden             the token does not allow it, or is none                 exit 10
+    └── PartlyDone            an operation is over, and guests are left               exit 40
 
 Exit statuses are those of design section 9.
 """
@@ -219,3 +222,24 @@ class AgentUnreachable(LimosaError):
 
     code = "agent-unreachable"
     exit_status = 75
+
+
+class Fenced(LimosaError):
+    """Another controller carries the operation on since: whoever gets this lets go of it at once."""
+
+    code = "fenced"
+    exit_status = 75
+
+
+class Forbidden(LimosaError):
+    """The controller does not know the token, or its role does not allow this."""
+
+    code = "forbidden"
+    exit_status = 10
+
+
+class PartlyDone(LimosaError):
+    """An operation is over, and guests are left where they should not be."""
+
+    code = "partly-done"
+    exit_status = 40

@@ -92,6 +92,8 @@ class Config:
     """Bytes per second of one move that does not say; None lets limosa choose."""
     silence: Seconds
     """Seconds without a sign of life after which a peer counts as gone."""
+    controllers: tuple[str, ...] | None = None
+    """Controllers that may command this agent; None for every one that the fleet's CA made."""
 
     @property
     def hosts_file(self) -> Path:
@@ -125,6 +127,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cpu: CpuConfig | None = None
     bandwidth: str | int | float | None = None
     silence: float | int | None = None
+    controllers: list[str] | None = None
 
 
 def load(config_dir: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -282,6 +285,7 @@ def _settle(directory: Path, given: Mapping[str, Any]) -> Config:
         cpu=given.get("cpu", CpuConfig()),
         bandwidth=parsed.get("bandwidth"),
         silence=parsed.get("silence", Seconds(5.0)),
+        controllers=tuple(given["controllers"]) if "controllers" in given else None,
     )
 
 

@@ -22,7 +22,9 @@ from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
 from limosa.agent.keeper import Keeper
 from limosa.agent.notify import feed_watchdog, notify
+from limosa.agent.orders import Orders
 from limosa.agent.peer import PeerServer, serve
+from limosa.agent.reports import Reporter
 from limosa.agent.service import Service
 from limosa.cpu.facts import HostCpu
 from limosa.errors import LimosaError, NotFound, UsageError
@@ -43,8 +45,9 @@ class Agent:
         self.config = config
         self.hosts = Hosts(config.hosts_file)
         self.peers = Peers(config, self.hosts)
+        facts = this_host.facts(config, self.hosts)
         self.moves = Moves(
-            this_host.facts(config, self.hosts),
+            facts,
             link=self.peers.link,
             qemu_binaries=[str(path) for path in config.qemu],
             ports=config.migration_ports,
@@ -52,6 +55,8 @@ class Agent:
         self.server: PeerServer | None = None
         self._service = Service(config, self.hosts, self.peers)
         self.doctor = Doctor(config, self.hosts, self.peers, self.moves)
+        self._reporter = Reporter(config, self.moves, facts.migration_address)
+        self._orders = Orders(self.moves, config.state_dir)
         self._keeper = Keeper(config.run_dir, self.moves)
         self._api = Api(config, self.moves, self)
         self._background: set[asyncio.Task[Any]] = set()
@@ -79,6 +84,7 @@ class Agent:
     async def stop(self) -> None:
         """Roll back moves that have not committed, and let go of everything. No QEMU is stopped."""
         await self._api.stop_accepting()
+        await self._reporter.close()
         await self._keeper.close()
         await self.moves.close()
         for task in self._background:
@@ -107,9 +113,10 @@ class Agent:
 
     async def _open_peer_port(self) -> None:
         handlers = {**self.moves.handlers(), **self._service.handlers(), **self.doctor.handlers()}
+        for_controllers = {**self._reporter.handlers(), **self._orders.handlers()}
         door = Door(self.config, self._service.tell_of)
         try:
-            self.server = await serve(self.config, handlers, self.hosts, door.routes())
+            self.server = await serve(self.config, handlers, self.hosts, door.routes(), for_controllers=for_controllers)
         except NotFound as error:
             _log.warning("no peer can reach this host yet", why=error.what, remedy=error.remedy)
 

@@ -6,17 +6,19 @@ import ssl
 from collections import defaultdict
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Protocol
 
 import aiohttp
 import structlog
 
 from limosa.agent import pki_check, trust
-from limosa.agent.config import Config, Endpoint
+from limosa.agent.config import Endpoint
 from limosa.agent.hosts import Hosts
 from limosa.agent.link import PeerLink
 from limosa.agent.websocket import ClientChannel
 from limosa.errors import PeerError, UsageError
-from limosa.units import HostName
+from limosa.units import HostName, Seconds
 from limosa.wire.findings import Finding
 from limosa.wire.rpc import LARGEST_MESSAGE, PROTOCOL
 
@@ -28,10 +30,26 @@ PEER_PATH = f"/v{PROTOCOL}/peer"
 _log = structlog.get_logger()
 
 
+class Caller(Protocol):
+    """Who dials: an agent's settings, or a controller's."""
+
+    @property
+    def host(self) -> HostName:
+        """The name in its certificate."""
+
+    @property
+    def pki_dir(self) -> Path:
+        """Where its certificates are."""
+
+    @property
+    def silence(self) -> Seconds:
+        """Seconds without a sign of life after which a peer counts as gone."""
+
+
 class Peers:
     """Links to other hosts. Use it in one event loop, and close it."""
 
-    def __init__(self, config: Config, hosts: Hosts) -> None:
+    def __init__(self, config: Caller, hosts: Hosts) -> None:
         self._config = config
         self._hosts = hosts
         self._links: dict[HostName, PeerLink] = {}
@@ -76,10 +94,12 @@ class Peers:
             raise self._hung_up(host, endpoint) from error
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(host, endpoint, error, remedy) from error
-        certified = trust.certified_name(socket.get_extra_info("ssl_object"))
-        if certified != host:
+        tls = socket.get_extra_info("ssl_object")
+        certified = trust.certified_name(tls)
+        if certified != host or trust.is_controller(tls):
             await socket.close()
-            raise PeerError(f"{endpoint} should be {host}, but its certificate is for {certified}", remedy=_CHECK)
+            role = "controller " if trust.is_controller(tls) else ""
+            raise PeerError(f"{endpoint} should be {host}, but its certificate is for {role}{certified}", remedy=_CHECK)
         _log.info("linked to peer", peer=host, address=str(endpoint))
         return PeerLink(host, ClientChannel(socket), {}, silence=self._config.silence)
 

@@ -1,8 +1,9 @@
 """Being called by other agents: the port on which peers, and hosts that want to join, knock.
 
-Whoever connects must show a certificate of the fleet's CA whose name is in `hosts.toml`. Only the join door
-(`join.py`, on the host that keeps the CA's key) opens without one. Whatever else arrives, garbage, plain HTTP, a
-foreign certificate, a connection that says nothing, is logged and let go.
+Whoever connects must show a certificate of the fleet's CA: a host's whose name is in `hosts.toml`, or a controller's.
+The two may make different calls. Only the join door (`join.py`, on the host that keeps the CA's key) opens without
+one. Whatever else arrives, garbage, plain HTTP, a foreign certificate, a connection that says nothing, is logged and
+let go.
 """
 
 import asyncio
@@ -39,14 +40,18 @@ LARGEST_REQUEST = 64 * 1024
 
 _log = structlog.get_logger()
 _CALLER = web.RequestKey("caller", str)
+_COMMANDS = web.RequestKey("commands", bool)
 
 
 class PeerServer:
     """The peer port. Made by `serve`."""
 
-    def __init__(self, config: Config, handlers: Handlers, hosts: Hosts, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, config: Config, handlers: Handlers, for_controllers: Handlers, hosts: Hosts, context: ssl.SSLContext
+    ) -> None:
         self._config = config
         self._handlers = handlers
+        self._for_controllers = for_controllers
         self._hosts = hosts
         self._context = context
         self._links: set[PeerLink] = set()
@@ -154,13 +159,19 @@ class PeerServer:
         """Nobody without a certificate gets past this, except to the join door."""
         if request.path in JOIN_PATHS:
             return await handler(request)
-        name = trust.certified_name(request.transport.get_extra_info("ssl_object") if request.transport else None)
-        why = self._why_not(name)
+        tls = request.transport.get_extra_info("ssl_object") if request.transport else None
+        name, commands = trust.certified_name(tls), trust.is_controller(tls)
+        why = self._why_no_controller(name) if commands else self._why_not(name)
         if why or name is None:
             _log.warning("refused a peer", address=request.remote, certificate=name, path=request.path, why=why)
             raise web.HTTPForbidden(text=f"{why}\n")
         request[_CALLER] = name
+        request[_COMMANDS] = commands
         return await handler(request)
+
+    def _why_no_controller(self, name: HostName | None) -> str:
+        allowed = self._config.controllers
+        return "" if allowed is None or name in allowed else f"controller {name} is not in agent.toml's controllers"
 
     def _why_not(self, name: HostName | None) -> str:
         if name is None:
@@ -177,7 +188,8 @@ class PeerServer:
         await ws.prepare(request)
         self._known(request.transport)
         caller = HostName(request[_CALLER])
-        link = PeerLink(caller, ServerChannel(ws, request), self._handlers, silence=self._config.silence)
+        handlers = self._for_controllers if request[_COMMANDS] else self._handlers
+        link = PeerLink(caller, ServerChannel(ws, request), handlers, silence=self._config.silence)
         self._links.add(link)
         _log.info("peer linked to us", peer=caller, address=request.remote)
         try:
@@ -190,7 +202,12 @@ class PeerServer:
 
 
 async def serve(
-    config: Config, handlers: Handlers, hosts: Hosts | None = None, routes: Sequence[web.RouteDef] = ()
+    config: Config,
+    handlers: Handlers,
+    hosts: Hosts | None = None,
+    routes: Sequence[web.RouteDef] = (),
+    *,
+    for_controllers: Handlers | None = None,
 ) -> PeerServer:
     """Open the peer port.
 
@@ -199,12 +216,14 @@ async def serve(
         handlers: what peers may call.
         hosts: who may; default is `config.hosts_file`.
         routes: the join door, on the host that has one; its paths are `JOIN_PATHS`.
+        for_controllers: what controllers may call; nothing by default.
 
     Raises:
         NotFound: a certificate is missing.
         PeerError: the port cannot be had, or a certificate is no good.
     """
-    server = PeerServer(config, handlers, hosts or Hosts(config.hosts_file), trust.server_context(config.pki_dir))
+    known, context = hosts or Hosts(config.hosts_file), trust.server_context(config.pki_dir)
+    server = PeerServer(config, handlers, for_controllers or {}, known, context)
     await server.start(routes)
     return server
 

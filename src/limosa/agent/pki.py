@@ -8,6 +8,9 @@
 The names follow QEMU's and libvirt's habit (`ca-cert.pem`, `…-cert.pem`, `…-key.pem`); both ends of a peer
 link are the same agent, so one certificate serves as `server-` and `client-cert.pem`. The common name
 is the host's name; the subject alternative names are that name and the host's addresses.
+
+A controller has such a certificate too, with its role as organizational unit: agents let it command moves, and
+never take it for a host. Only who holds the CA's key can give that role; joining and renewing cannot.
 """
 
 import ipaddress
@@ -28,6 +31,9 @@ from limosa.units import HostName
 
 CA_CERT, CA_KEY = "ca-cert.pem", "ca-key.pem"
 HOST_CERT, HOST_KEY = "host-cert.pem", "host-key.pem"
+
+CONTROLLER = "limosa controller"
+"""Organizational unit in a controller's certificate."""
 
 CA_LIFETIME = timedelta(days=3650)
 HOST_LIFETIME = timedelta(days=730)
@@ -64,9 +70,15 @@ def create_ca(directory: Path, name: str, *, now: datetime | None = None) -> x50
 
 
 def issue_host(
-    ca_dir: Path, host: str, addresses: Iterable[str], out_dir: Path, *, now: datetime | None = None
+    ca_dir: Path,
+    host: str,
+    addresses: Iterable[str],
+    out_dir: Path,
+    *,
+    now: datetime | None = None,
+    controller: bool = False,
 ) -> x509.Certificate:
-    """Make a host's key and certificate, and put them with the CA's certificate into `out_dir`.
+    """Make a host's, or a controller's, key and certificate, and put them with the CA's into `out_dir`.
 
     Raises:
         NotFound: there is no CA in `ca_dir`.
@@ -75,7 +87,7 @@ def issue_host(
     ca = load_certificate(ca_dir / CA_CERT)
     _refuse_foreign(out_dir, ca, host)
     key = new_key()
-    certificate = sign(ca_dir, host, addresses, key.public_key(), now=now)
+    certificate = sign(ca_dir, host, addresses, key.public_key(), now=now, controller=controller)
     _make_directory(out_dir)
     write_key(out_dir / HOST_KEY, key)
     install(out_dir, certificate, ca)
@@ -89,8 +101,9 @@ def sign(
     public_key: CertificatePublicKeyTypes,
     *,
     now: datetime | None = None,
+    controller: bool = False,
 ) -> x509.Certificate:
-    """Sign a host's public key.
+    """Sign a host's public key, or a controller's.
 
     Raises:
         NotFound: there is no CA in `ca_dir`.
@@ -102,7 +115,8 @@ def sign(
         names = alternative_names(parse_host_name(host), [parse_address(a) for a in addresses])
     except ValueError as error:
         raise UsageError(str(error)) from error
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    role = [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, CONTROLLER)] if controller else []
+    subject = x509.Name([*role, x509.NameAttribute(NameOID.COMMON_NAME, host)])
     usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     return (
@@ -127,7 +141,9 @@ def renew(ca_dir: Path, directory: Path, *, now: datetime | None = None) -> x509
     ca = load_certificate(ca_dir / CA_CERT)
     _refuse_foreign(directory, ca, name_of(old))
     key = load_key(directory / HOST_KEY)
-    certificate = sign(ca_dir, name_of(old), addresses_of(old), key.public_key(), now=now)
+    certificate = sign(
+        ca_dir, name_of(old), addresses_of(old), key.public_key(), now=now, controller=is_controller(old)
+    )
     install(directory, certificate, ca)
     return certificate
 
@@ -150,6 +166,12 @@ def name_of(certificate: x509.Certificate) -> HostName:
     """The host a certificate speaks for; empty if it names none."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return HostName(str(names[0].value) if names else "")
+
+
+def is_controller(certificate: x509.Certificate) -> bool:
+    """Whether its bearer is a controller, and no host."""
+    units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    return any(unit.value == CONTROLLER for unit in units)
 
 
 def addresses_of(certificate: x509.Certificate) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from limosa.agent.pki import CA_CERT, CA_KEY, HOST_CERT, HOST_KEY
+from limosa.agent.pki import CA_CERT, CA_KEY, CONTROLLER, HOST_CERT, HOST_KEY
 from limosa.errors import NotFound, PeerError
 from limosa.units import HostName
 
@@ -39,13 +39,18 @@ def server_context(pki_dir: Path) -> ssl.SSLContext:
 
 
 def certified_name(tls: ssl.SSLObject | None) -> HostName | None:
-    """The host that the other end's verified certificate speaks for; None if it showed none."""
+    """The host, or controller, that the other end's verified certificate speaks for; None if it showed none."""
+    return next((HostName(value) for key, value in _subject(tls) if key == "commonName"), None)
+
+
+def is_controller(tls: ssl.SSLObject | None) -> bool:
+    """Whether the other end's verified certificate is a controller's."""
+    return ("organizationalUnitName", CONTROLLER) in _subject(tls)
+
+
+def _subject(tls: ssl.SSLObject | None) -> tuple[tuple[str, str], ...]:
     told: Any = tls.getpeercert() if tls else None
-    for relative in told.get("subject", ()) if told else ():
-        for key, value in relative:
-            if key == "commonName":
-                return HostName(str(value))
-    return None
+    return tuple((str(k), str(v)) for relative in (told or {}).get("subject", ()) for k, v in relative)
 
 
 def _context(protocol: int, pki_dir: Path) -> ssl.SSLContext:

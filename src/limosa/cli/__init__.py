@@ -27,6 +27,7 @@ COMMANDS = (
     Lazy("speed", "limosa.cli.moves:speed", "Change the bandwidth of a move in flight."),
     Lazy("hosts", "limosa.cli.hosts:hosts", "List the hosts an agent knows."),
     Lazy("cpu", "limosa.cli.cpu:cpu", "CPU flags: which guest can run where, and why not."),
+    Lazy("fleet", "limosa.cli.fleet:fleet", "Try drains and packing on a fleet in a file."),
     Lazy("agent", "limosa.cli.agent:agent", "Run this host's agent."),
     Lazy("agent-stdio", "limosa.cli.agent_stdio:agent_stdio", "Connect standard input and output to the agent."),
     Lazy("pki", "limosa.cli.pki:pki", "Certificates: make a CA, let hosts join, check, renew."),

@@ -97,24 +97,31 @@ def _endpoint(address: str | None, config: Config) -> str | None:
 
 @pki.command(
     short_help="Make a host's certificate, to carry there.",
-    epilog=example("limosa pki issue host-c --address 10.0.0.3 --out ./host-c"),
+    epilog=example(
+        "limosa pki issue host-c --address 10.0.0.3 --out ./host-c",
+        "limosa pki issue fleet-1 --controller --address 10.0.0.9 --out ./fleet-1",
+    ),
 )
 @click.argument("host")
 @click.option("--address", "addresses", multiple=True, required=True, help="An address of that host. Repeatable.")
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Where to put key and certificates.")
+@click.option("--controller", is_flag=True, help="For a controller, which may command moves on every host.")
 @config_dir_option
 @json_option
-def issue(host: str, addresses: Sequence[str], out: Path | None, config_dir: Path | None, as_json: bool) -> None:
+def issue(
+    host: str, addresses: Sequence[str], out: Path | None, controller: bool, config_dir: Path | None, as_json: bool
+) -> None:
     """Make a host's key and certificate here, to be carried there by hand.
 
     For hosts that cannot reach this one. `limosa pki token` is better where they can: no private key travels.
+    A controller has its certificate from here too.
     """
     from limosa.agent.pki import issue_host
 
     config = _config(config_dir)
-    own = config.pki_dir if host == config.host else Path(host)
+    own = config.pki_dir if host == config.host and not controller else Path(host)
     directory = out or own
-    certificate = issue_host(config.pki_dir, host, addresses, directory)
+    certificate = issue_host(config.pki_dir, host, addresses, directory, controller=controller)
     told = {"host": host, "directory": str(directory), "expires": certificate.not_valid_after_utc.isoformat()}
     _answer(told, f"{host}: key and certificates are in {directory}; they belong into /etc/limosa/pki there", as_json)
 

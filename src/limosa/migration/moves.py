@@ -11,15 +11,18 @@ import structlog
 
 from limosa.cargo.kind import HostFacts, Kind, kinds
 from limosa.errors import Blocked, NotFound, StateDiskError, UsageError
-from limosa.guest.attach import pick
-from limosa.guest.profile import FoundGuest
+from limosa.guest.attach import attach, pick
+from limosa.guest.introspect import introspect
+from limosa.guest.profile import FoundGuest, Profile
 from limosa.migration.arrival import ARRIVED
 from limosa.migration.arrivals import Arrivals
 from limosa.migration.departure import Luggage
 from limosa.migration.move import Hold, Link, Move
 from limosa.migration.qemus import Qemus
 from limosa.migration.store import OpenMove, Store, identity_of, insist
+from limosa.migration.survey import obstacles
 from limosa.units import MoveId, Side
+from limosa.wire.findings import Finding
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown
 from limosa.wire.rpc import Handler
 
@@ -164,15 +167,19 @@ class Moves:
         finally:
             del self._rehearsed[move.id]
 
-    async def start(self, request: MoveRequest) -> MoveStatus:
+    async def start(self, request: MoveRequest, move_id: MoveId | None = None) -> MoveStatus:
         """Begin a move; it goes on by itself.
+
+        Args:
+            request: what is wanted.
+            move_id: its id, for who must know it beforehand; nothing here has it yet.
 
         Raises:
             NotFound: no such guest.
             Blocked: it is in a move already.
             StateDiskError: it could not be recorded.
         """
-        move = self._new(request)
+        move = self._new(request, move_id)
         self._store.check()
         self._moves[move.id] = move
         move.start(self._link, self._kinds, self._tell_at_rest)
@@ -279,7 +286,20 @@ class Moves:
                 await move.leave()
                 return
 
-    def _new(self, request: MoveRequest) -> Move:
+    async def examine(self, guest: FoundGuest) -> tuple[Profile, tuple[Finding, ...]]:
+        """A guest's profile, and what stands against any move of it; its monitor is borrowed.
+
+        Raises:
+            MonitorError: it cannot be asked.
+        """
+        monitor = await attach(guest)
+        try:
+            profile = await introspect(monitor, pid=guest.pid)
+            return profile, await obstacles(profile, monitor, self._host, self._kinds)
+        finally:
+            await monitor.close()
+
+    def _new(self, request: MoveRequest, move_id: MoveId | None = None) -> Move:
         if request.to == self._host.name:
             raise UsageError(
                 f"{request.guest} is on {request.to} already", remedy="name another host; see `limosa hosts`"
@@ -288,7 +308,7 @@ class Moves:
         guest = pick(self._qemus.found(), request.guest)
         self._refuse_second(guest)
         return Move(
-            MoveId(f"m{secrets.token_hex(4)}"),
+            move_id or MoveId(f"m{secrets.token_hex(4)}"),
             request,
             guest,
             self._host,

@@ -107,6 +107,17 @@ async def assess(
     return Assessment(profile, twin, answer, findings, steps, prediction)
 
 
+async def obstacles(
+    profile: Profile, monitor: Monitor, host: HostFacts, kinds: Mapping[str, Kind]
+) -> tuple[Finding, ...]:
+    """What stands against any move of this guest, wherever it would go; what can be allowed does not count."""
+    request = MoveRequest(guest=profile.name, to="")
+    claimed = [kind for kind in kinds.values() if kind.claims(profile)]
+    surveys = await asyncio.gather(*(kind.check_source(profile, host, request, monitor) for kind in claimed))
+    found = (*unclaimed(profile, kinds), *(finding for survey in surveys for finding in survey.findings))
+    return tuple(finding for finding in blocking(found) if finding.consent is None)
+
+
 def _located(answer: OfferAnswer, caller: Caller) -> OfferAnswer:
     """The answer with the distance, and with an address for bulk data where the destination names none."""
     streams = msgspec.structs.replace(

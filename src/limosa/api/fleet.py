@@ -1,0 +1,160 @@
+"""Hosts and guests: seen by everybody, set by admins.
+
+Lists come in pages: `limit` of them after the name, or id, `after`; `next` is what to ask with for more.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from litestar import Request, Router, get, put
+from litestar.datastructures import State
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+
+from limosa.api.auth import Caller, admin
+from limosa.errors import NotFound
+from limosa.fleet.chronicle import changes_before
+from limosa.fleet.controller import Controller
+from limosa.fleet.inventory import HostState
+from limosa.wire.fleet import Change, Fit, FleetGuest, FleetHost, GuestRules, HostSettings, StateAsked, TwoOwners
+
+T = TypeVar("T")
+Asked = Request[Caller, None, State]
+Limit = Annotated[int, QueryParameter(ge=1, le=500)]
+After = Annotated[str, QueryParameter(max_length=300)]
+
+
+class HostPage(msgspec.Struct, frozen=True):
+    """Some hosts."""
+
+    items: tuple[FleetHost, ...]
+    next: str | None
+
+
+class GuestPage(msgspec.Struct, frozen=True):
+    """Some guests."""
+
+    items: tuple[FleetGuest, ...]
+    next: str | None
+
+
+class ChangePage(msgspec.Struct, frozen=True):
+    """Some lines of the audit log, latest first."""
+
+    items: tuple[Change, ...]
+    next: str | None
+
+
+def page(items: Iterable[T], name: Callable[[T], str], after: str, limit: int) -> tuple[tuple[T, ...], str | None]:
+    """The items behind `after` in the order of their names, and where the next page begins."""
+    behind = sorted((item for item in items if name(item) > after), key=name)
+    chosen = tuple(behind[:limit])
+    return chosen, name(chosen[-1]) if len(behind) > limit else None
+
+
+def controller_of(request: Request[Any, Any, State]) -> Controller:
+    """The controller that answers."""
+    controller: Controller = request.app.state.controller
+    return controller
+
+
+@get("/hosts", summary="The hosts of the fleet")
+async def list_hosts(request: Asked, after: After = "", limit: Limit = 100) -> HostPage:
+    """Every host, with its state and what its agent reported last."""
+    return HostPage(*page(await controller_of(request).hosts(), lambda host: host.name, after, limit))
+
+
+@get("/hosts/{name:str}", summary="One host")
+async def show_host(request: Asked, name: FromPath[str]) -> FleetHost:
+    """A host by its name."""
+    return await _host(request, name)
+
+
+async def _host(request: Asked, name: str) -> FleetHost:
+    for host in await controller_of(request).hosts():
+        if host.name == name:
+            return host
+    raise NotFound(f"the fleet has no host {name}", remedy="limosa hosts lists them")
+
+
+@put("/hosts/{name:str}/state", guards=[admin], summary="What a host is used for")
+async def set_state(request: Asked, name: FromPath[str], data: JSONBody[StateAsked]) -> FleetHost:
+    """Active again, in maintenance, or lost; draining is an operation."""
+    await controller_of(request).set_state(name, HostState(data.state), request.user.name, data.why)
+    return await _host(request, name)
+
+
+@put("/hosts/{name:str}/settings", guards=[admin], summary="What is said of a host")
+async def set_settings(request: Asked, name: FromPath[str], data: JSONBody[HostSettings]) -> FleetHost:
+    """Rack, labels, storages, watts, price, limits: all of them are replaced."""
+    await controller_of(request).set_settings(name, data, request.user.name)
+    return await _host(request, name)
+
+
+@get("/guests", summary="The guests of the fleet")
+async def list_guests(
+    request: Asked, after: After = "", limit: Limit = 100, host: FromQuery[str | None] = None
+) -> GuestPage:
+    """Every guest where it was last seen, or those of one host."""
+    guests = await controller_of(request).guests()
+    chosen = (guest for guest in guests if host is None or guest.host == host)
+    return GuestPage(*page(chosen, lambda guest: f"{guest.id} {guest.host}", after, limit))
+
+
+@get("/guests/{guest:str}", summary="One guest")
+async def show_guest(request: Asked, guest: FromPath[str]) -> FleetGuest:
+    """A guest by its id, or by a name that only one has."""
+    return await _guest(request, guest)
+
+
+async def _guest(request: Asked, guest: str) -> FleetGuest:
+    found = await controller_of(request).registry.guest(guest)
+    for each in await controller_of(request).guests():
+        if each.id == found.report.key:
+            return each
+    raise NotFound(f"{guest} is on its way, or given up", remedy="limosa ls lists the guests")
+
+
+@get("/guests/{guest:str}/fits", summary="Where a guest could go")
+async def guest_fits(request: Asked, guest: FromPath[str]) -> tuple[Fit, ...]:
+    """For every other host whether the guest could go there now, and why not: the quick answer, from reports."""
+    return await controller_of(request).fits(guest)
+
+
+@put("/guests/{guest:str}/rules", guards=[admin], summary="What is said of a guest")
+async def set_rules(request: Asked, guest: FromPath[str], data: JSONBody[GuestRules]) -> FleetGuest:
+    """Anti-affinity groups, pins, priority: all of them are replaced."""
+    key = await controller_of(request).set_rules(guest, data, request.user.name)
+    return await _guest(request, key)
+
+
+@get("/audit/owners", summary="Guests with two owners")
+async def show_owners(request: Asked) -> tuple[TwoOwners, ...]:
+    """Guests that more than one host claims; there should be none."""
+    return await controller_of(request).owners()
+
+
+@get("/audit/changes", summary="Who changed what")
+async def list_changes(request: Asked, after: After = "", limit: Limit = 100) -> ChangePage:
+    """The audit log, latest first; `after` is the number of the last line that is known."""
+    number = int(after) if after.isdigit() else None
+    found = await changes_before(controller_of(request).database, number, limit)
+    return ChangePage(found, str(found[-1].number) if len(found) == limit else None)
+
+
+routes = Router(
+    path="/v1",
+    route_handlers=[
+        list_hosts,
+        show_host,
+        set_state,
+        set_settings,
+        list_guests,
+        show_guest,
+        guest_fits,
+        set_rules,
+        show_owners,
+        list_changes,
+    ],
+    tags=["fleet"],
+)

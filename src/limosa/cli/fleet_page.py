@@ -1,0 +1,91 @@
+"""What the fleet's planners answer, for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from limosa.cli.table import pairs, table
+from limosa.fleet.constraints import Left
+from limosa.fleet.inventory import Inventory
+from limosa.fleet.plan import Plan, Price, Role
+from limosa.fleet.simulate import Outcome
+from limosa.units import format_size
+
+SHOWN = 12
+"""Lines of a list before the rest is only counted."""
+
+
+def simulation_page(fleet: Inventory, plans: Sequence[Plan], outcome: Outcome) -> str:
+    """What `limosa fleet simulate` prints."""
+    parts = [f"{len(fleet.hosts)} hosts, {len(fleet.guests)} guests"]
+    parts += (plan_page(plan, number if len(plans) > 1 else None) for number, plan in enumerate(plans, 1))
+    parts.append("played through\n" + pairs(_went(outcome)))
+    left = [*(line for plan in plans for line in _left(plan.left)), *_unmoved(outcome)]
+    if left:
+        parts.append(table(("LEFT", "ON", "WHY", "HOSTS"), left, right=("HOSTS",)))
+    return "\n\n".join(parts)
+
+
+def plan_page(plan: Plan, number: int | None = None) -> str:
+    """A plan in a few lines: moves, time, what it frees, what waits."""
+    title = f"{plan.operation}" if number is None else f"{plan.operation}, group {number}"
+    rows = [
+        ("moves", f"{len(plan.moves)}{_roles(plan)}"),
+        ("predicted", f"{duration(plan.prediction.seconds)}, {format_size(plan.prediction.bytes)}"),
+    ]
+    if waits := sum(bool(planned.after) for planned in plan.moves):
+        rows.append(("in order", f"{waits} moves wait for others"))
+    if plan.prediction.emptied:
+        rows.append(("emptied", f"{len(plan.freed)} of {len(plan.prediction.emptied)} hosts{_price(plan.price)}"))
+    rows += [("left", f"{len(plan.left)} guests")] if plan.left else []
+    rows += [("assumed", text) for text in plan.prediction.assumed]
+    if plan.prediction.doubtful:
+        rows.append(("doubtful", f"{len(plan.prediction.doubtful)} guests dirty memory faster than their links carry"))
+    rows += [("note", text) for text in plan.notes]
+    return f"{title}\n{pairs(rows)}"
+
+
+def _roles(plan: Plan) -> str:
+    helpers = sum(planned.role is Role.MAKE_ROOM for planned in plan.moves)
+    return f", {helpers} of them to make room" if helpers else ""
+
+
+def _price(price: Price) -> str:
+    told = [f"{price.watts:.0f} W"] if price.watts else []
+    told += [f"{price.money_per_hour:.2f} an hour"] if price.money_per_hour else []
+    unknown = max(price.unpriced, price.unmetered)
+    told += [f"{unknown} hosts without figures"] if unknown else []
+    return f" ({', '.join(told)})" if told else ""
+
+
+def _went(outcome: Outcome) -> list[tuple[str, str]]:
+    rows = [
+        ("moved", f"{outcome.moved} guests in {duration(outcome.seconds)}, {format_size(outcome.bytes)} sent"),
+        ("failed", f"{outcome.failed} tries"),
+        ("emptied", f"{len(outcome.emptied)} hosts"),
+    ]
+    rows += [("BROKEN", text) for text in outcome.broken]
+    return rows
+
+
+def _left(left: Iterable[Left]) -> Iterator[tuple[str, str, str, str]]:
+    for guest in left:
+        name, host = str(guest.name), str(guest.host)
+        for refusal in guest.refusals[:SHOWN]:
+            yield name, host, f"{refusal.constraint}: {refusal.why}", str(len(refusal.hosts))
+            name = host = ""
+        if len(guest.refusals) > SHOWN:
+            yield "", "", f"and {len(guest.refusals) - SHOWN} more reasons (--json)", ""
+
+
+def _unmoved(outcome: Outcome) -> Iterator[tuple[str, str, str, str]]:
+    return ((str(guest.guest), str(guest.host), guest.why, "") for guest in outcome.unmoved)
+
+
+def duration(seconds: float) -> str:
+    """`5 h 02 min`, `12 min 05 s` or `14 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

@@ -1,0 +1,1 @@
+"""Inventory, planners (pure), operations (durable)."""

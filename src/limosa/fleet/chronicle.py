@@ -1,0 +1,58 @@
+"""What happened, and who changed what: events that people and hooks follow, and the audit log."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from limosa.fleet.db.engine import Database
+from limosa.fleet.db.tables import changes, events
+from limosa.wire.fleet import Change, Event
+
+Body = Mapping[str, str | int | float | bool | None]
+
+PAGE = 500
+"""Events, or changes, in one answer at most."""
+
+
+async def tell(connection: AsyncConnection, kind: str, subject: str, body: Body | None = None) -> None:
+    """Within a transaction: something happened."""
+    row = {"at": time.time(), "kind": kind, "subject": subject, "body": msgspec.json.encode(body or {}).decode()}
+    await connection.execute(sa.insert(events).values(row))
+
+
+async def note(connection: AsyncConnection, who: str, what: str, subject: str, why: str = "") -> None:
+    """Within a transaction: somebody changed something."""
+    row = {"at": time.time(), "who": who, "what": what, "subject": subject, "why": why}
+    await connection.execute(sa.insert(changes).values(row))
+
+
+async def events_after(database: Database, number: int) -> tuple[Event, ...]:
+    """The next events, oldest first."""
+    wanted = sa.select(events).where(events.c.number > number).order_by(events.c.number).limit(PAGE)
+    async with database.read() as connection:
+        rows = (await connection.execute(wanted)).mappings()
+        return tuple(_event(row) for row in rows)
+
+
+async def last_event(database: Database) -> int:
+    """Number of the latest event; 0 before the first."""
+    async with database.read() as connection:
+        return int((await connection.execute(sa.select(sa.func.max(events.c.number)))).scalar() or 0)
+
+
+async def changes_before(database: Database, number: int | None, limit: int) -> tuple[Change, ...]:
+    """The audit log, latest first, from before a number."""
+    wanted = sa.select(changes).order_by(changes.c.number.desc()).limit(min(limit, PAGE))
+    if number is not None:
+        wanted = wanted.where(changes.c.number < number)
+    async with database.read() as connection:
+        rows = (await connection.execute(wanted)).mappings()
+        return tuple(Change(**{str(name): row[name] for name in row}) for row in rows)
+
+
+def _event(row: Mapping[Any, Any]) -> Event:
+    return msgspec.convert({**row, "body": msgspec.json.decode(str(row["body"]))}, Event)

@@ -1,0 +1,1 @@
+"""The controller's database: SQLite by default, PostgreSQL by URL."""

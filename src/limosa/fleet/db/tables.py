@@ -1,0 +1,103 @@
+"""The tables, as SQLAlchemy Core knows them; `migrations/` makes them, and a test holds the two together.
+
+Times are seconds since 1970. What is only ever read as a whole is one JSON text, typed by msgspec where it is read.
+"""
+
+import sqlalchemy as sa
+
+metadata = sa.MetaData(
+    naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_name)s"},
+)
+
+hosts = sa.Table(
+    "hosts",
+    metadata,
+    sa.Column("name", sa.String(253), primary_key=True),
+    sa.Column("state", sa.String(16), nullable=False, server_default="active"),
+    sa.Column("reason", sa.Text, nullable=False, server_default=""),
+    sa.Column("settings", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("machine", sa.Text),
+    sa.Column("seen", sa.Float, nullable=False, server_default="0"),
+    sa.Column("trouble", sa.Text, nullable=False, server_default=""),
+)
+
+guests = sa.Table(
+    "guests",
+    metadata,
+    sa.Column("id", sa.String(253), primary_key=True),
+    sa.Column("host", sa.String(253), primary_key=True, index=True),
+    sa.Column("name", sa.Text, nullable=False, index=True),
+    sa.Column("report", sa.Text, nullable=False),
+    sa.Column("seen", sa.Float, nullable=False),
+)
+
+rules = sa.Table(
+    "rules",
+    metadata,
+    sa.Column("guest", sa.String(253), primary_key=True),
+    sa.Column("rules", sa.Text, nullable=False, server_default="{}"),
+    sa.Column("home", sa.String(253)),
+    sa.Column("moved_at", sa.Float),
+)
+
+operations = sa.Table(
+    "operations",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("created", sa.Float, nullable=False, index=True),
+    sa.Column("phase", sa.String(16), nullable=False, index=True),
+    sa.Column("wish", sa.String(16), nullable=False, server_default="run"),
+    sa.Column("epoch", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("holder", sa.String(253), nullable=False, server_default=""),
+    sa.Column("body", sa.Text, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("holder", sa.String(253), nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("kind", sa.String(64), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("body", sa.Text, nullable=False, server_default="{}"),
+    sqlite_autoincrement=True,
+)
+
+changes = sa.Table(
+    "changes",
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("at", sa.Float, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("what", sa.Text, nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("why", sa.Text, nullable=False, server_default=""),
+    sqlite_autoincrement=True,
+)
+
+tokens = sa.Table(
+    "tokens",
+    metadata,
+    sa.Column("name", sa.String(253), primary_key=True),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("hash", sa.String(64), nullable=False, index=True),
+    sa.Column("created", sa.Float, nullable=False),
+)
+
+answers = sa.Table(
+    "answers",
+    metadata,
+    sa.Column("who", sa.String(253), primary_key=True),
+    sa.Column("key", sa.String(253), primary_key=True),
+    sa.Column("asked", sa.String(64), nullable=False),
+    sa.Column("operation", sa.String(64), nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
+)

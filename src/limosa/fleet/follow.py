@@ -1,0 +1,73 @@
+"""Following the agents: one link to each host, its reports taken in as they come."""
+
+import asyncio
+import time
+
+import structlog
+
+from limosa.agent.dial import Peers
+from limosa.agent.hosts import Hosts
+from limosa.errors import LimosaError
+from limosa.fleet.registry import Registry
+from limosa.units import HostName
+from limosa.wire.reports import Known, Report, ReportAsk
+
+WAIT = 10.0
+"""Seconds that an agent may keep a question, if it has nothing new."""
+ANSWER_SECONDS = 20.0
+AGAIN = 2.0
+"""Seconds until a host that could not be asked is asked again."""
+NOTE_SIGNS = 5.0
+"""Seconds between two writes of who gave a sign of life."""
+
+_log = structlog.get_logger()
+
+
+class Follower:
+    """Follows every host of `hosts.toml`, also those that are added later. Only the leading controller does."""
+
+    def __init__(self, hosts: Hosts, peers: Peers, registry: Registry) -> None:
+        self._hosts = hosts
+        self._peers = peers
+        self._registry = registry
+        self._signs: dict[str, float] = {}
+
+    async def follow(self) -> None:
+        """Do it until cancelled."""
+        followed: dict[HostName, asyncio.Task[None]] = {}
+        try:
+            while True:
+                known = self._hosts.known()
+                await self._registry.list_hosts(known.keys() - followed.keys())
+                for name in known.keys() - followed.keys():
+                    followed[name] = asyncio.create_task(self._follow(name), name=f"follow {name}")
+                for name in followed.keys() - known.keys():
+                    followed.pop(name).cancel()
+                await asyncio.sleep(NOTE_SIGNS)
+                signs, self._signs = self._signs, {}
+                await self._registry.seen(signs)
+        finally:
+            for task in followed.values():
+                task.cancel()
+            await asyncio.gather(*followed.values(), return_exceptions=True)
+
+    async def _follow(self, host: HostName) -> None:
+        known: Known | None = None
+        while True:
+            try:
+                known = await self._ask(host, known)
+            except LimosaError as error:
+                _log.info("a host is silent", host=host, why=error.what)
+                await self._registry.silent(host, error.what)
+                await asyncio.sleep(AGAIN)
+
+    async def _ask(self, host: HostName, known: Known | None) -> Known:
+        link = await self._peers.link(host)
+        ask = ReportAsk(known=known, wait=WAIT)
+        report = await link.call("fleet.report", ask, Report, timeout=ANSWER_SECONDS)
+        self._signs[host] = time.time()
+        if report.number == 0:
+            return Known(report.incarnation, 0)
+        if report.since == 0 or report.machine or report.guests or report.gone:
+            await self._registry.take(host, report, time.time())
+        return Known(report.incarnation, report.number)

@@ -1,0 +1,1 @@
+"""Long operations: decided by pure functions, carried out through a port, durable on DBOS."""

@@ -1,0 +1,241 @@
+"""What an operation does next. Pure: readings and time come in, the next state and orders come out.
+
+An item is marked as moving, and the operation saved, before the order goes out; so whoever carries it on after a crash
+asks the agent what became of that order, and repeats it where the agent never heard of it.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+
+from limosa.errors import LimosaError
+from limosa.fleet.inventory import Limits
+from limosa.wire.fleet import Item, ItemState, Operation, Phase
+from limosa.wire.moves import MoveState, MoveStatus
+from limosa.wire.reports import Outcome
+
+BACK_OFF = 10.0
+LONGEST_BACK_OFF = 600.0
+"""Seconds before the second attempt, doubled with each further one, up to so many."""
+
+SILENCE_LIMIT = 600.0
+"""Seconds that an operation waits for a silent agent to say what became of a move."""
+
+FINAL_CODES = frozenset({"blocked", "twin-differs", "not-found", "usage", "guest-powered-off", "guest-lost", "aborted"})
+"""Errors that a second attempt would meet again, and the wish of an operator who aborted this one move."""
+
+
+class Wish(StrEnum):
+    """What operators want of an operation."""
+
+    RUN = "run"
+    PAUSE = "pause"
+    CANCEL = "cancel"
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one ordered move.
+
+    `outcome` is what its agent says; `refused` the error with which it refused the order, where it did; neither where
+    the agent is silent. `host` is where the guest was last reported, if only the agent's journal knows of the move.
+    """
+
+    outcome: Outcome | None = None
+    refused: LimosaError | None = None
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Order an item's move (again)."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """Take an ordered move back, if it has not committed."""
+
+    index: int
+
+
+Command = Start | Abort
+
+
+def deed_of(item: Item) -> str:
+    """Names an item's latest attempt within its operation."""
+    return f"{item.guest}#{item.attempts}"
+
+
+def advance(
+    operation: Operation, wish: Wish, readings: Mapping[int, Reading], limits: Limits, retries: int, now: float
+) -> tuple[Operation, tuple[Command, ...]]:
+    """The operation's next state, and what is to be ordered once it is saved.
+
+    Args:
+        operation: as it is.
+        wish: what operators want of it.
+        readings: by place, of items that are moving.
+        limits: moves in and out of one host, and at all.
+        retries: attempts at one guest after its first.
+        now: seconds since 1970.
+    """
+    phase = _phase(operation.phase, wish)
+    items = list(operation.items)
+    commands: list[Command] = []
+    for place, reading in readings.items():
+        items[place], again = _read(items[place], reading, retries, now)
+        if again and phase is not Phase.CANCELLING:
+            commands.append(Start(place))
+    if phase is Phase.CANCELLING:
+        items = [_cancelled(item) for item in items]
+        commands += [Abort(place) for place, item in enumerate(items) if item.state is ItemState.MOVING]
+    items = _without_hope(items)
+    if phase is Phase.RUNNING:
+        for place in _startable(items, limits, now):
+            items[place] = _started(items[place], now)
+            commands.append(Start(place))
+    return msgspec.structs.replace(operation, phase=phase, items=tuple(items), began=operation.began or now), (
+        *commands,
+    )
+
+
+def _phase(phase: Phase, wish: Wish) -> Phase:
+    if phase is Phase.CANCELLING or wish is Wish.CANCEL:
+        return Phase.CANCELLING
+    return Phase.PAUSED if wish is Wish.PAUSE else Phase.RUNNING
+
+
+def _read(item: Item, reading: Reading, retries: int, now: float) -> tuple[Item, bool]:
+    """An item after a reading, and whether its order must be repeated."""
+    if reading.refused is not None:
+        error = reading.refused
+        return _failed(item, error.what, error.remedy, error.code, retries, now), False
+    if reading.outcome is None:
+        return _silent(item, now), False
+    if (status := reading.outcome.status) is not None:
+        return _judged(msgspec.structs.replace(item, move=reading.outcome.move), status, retries, now), False
+    if reading.outcome.ending == "":
+        return item, True  # the order never reached it, or it forgot: the same deed is ordered again
+    if reading.outcome.ending == "open":
+        return item, False
+    if reading.host == item.destination:
+        return _done(item, now), False
+    return _failed(item, f"its agent was restarted, and the move {reading.outcome.ending}", "", "", retries, now), False
+
+
+def _judged(item: Item, status: MoveStatus, retries: int, now: float) -> Item:
+    item = msgspec.structs.replace(item, move_state=status.state)
+    match status.state:
+        case MoveState.COMPLETED:
+            return _done(item, now, status)
+        case MoveState.FAILED | MoveState.ABORTED | MoveState.BLOCKED:
+            error = status.error or {}
+            what = str(error.get("what") or f"the move was {status.state}")
+            return _failed(item, what, str(error.get("remedy", "")), str(error.get("code", "")), retries, now)
+        case MoveState.IN_DOUBT:
+            error = status.error or {}
+            said, remedy = str(error.get("what", "the move is in doubt")), str(error.get("remedy", ""))
+            return msgspec.structs.replace(item, said=said, remedy=remedy)
+        case _:
+            return msgspec.structs.replace(item, said="", remedy="")
+
+
+def _done(item: Item, now: float, status: MoveStatus | None = None) -> Item:
+    measured = status.measured if status else None
+    return msgspec.structs.replace(
+        item,
+        state=ItemState.DONE,
+        move_state=MoveState.COMPLETED,
+        ended=now,
+        said="",
+        remedy="",
+        blackout_ms=measured.blackout_ms if measured else None,
+        bytes=measured.ram_bytes + measured.disk_bytes if measured else 0,
+    )
+
+
+def _failed(item: Item, what: str, remedy: str, code: str, retries: int, now: float) -> Item:
+    final = code in FINAL_CODES or item.attempts > retries
+    pause = min(BACK_OFF * 2 ** max(0, item.attempts - 1), LONGEST_BACK_OFF)
+    return msgspec.structs.replace(
+        item,
+        state=ItemState.FAILED if final else ItemState.WAITING,
+        said=what,
+        remedy=remedy,
+        not_before=now + pause,
+        ended=now if final else None,
+    )
+
+
+def _silent(item: Item, now: float) -> Item:
+    said = f"the agent of {item.source} is silent"
+    if not item.said.startswith(said):
+        return msgspec.structs.replace(item, said=said, not_before=now + SILENCE_LIMIT)
+    if now < item.not_before:
+        return item
+    what = f"{said}: what became of the move is not known"
+    return msgspec.structs.replace(
+        item, state=ItemState.FAILED, said=what, remedy=f"limosa doctor, on {item.source}", ended=now
+    )
+
+
+def _cancelled(item: Item) -> Item:
+    waits = item.state is ItemState.WAITING or (item.state is ItemState.FAILED and item.move_state is MoveState.ABORTED)
+    return msgspec.structs.replace(item, state=ItemState.CANCELLED) if waits else item
+
+
+def _without_hope(items: list[Item]) -> list[Item]:
+    """Items that wait for one that will never end well fail too; plans are in order, so one pass finds all."""
+    for place, item in enumerate(items):
+        if item.state is not ItemState.WAITING:
+            continue
+        lost = [items[i] for i in item.after if items[i].state in {ItemState.FAILED, ItemState.CANCELLED}]
+        if lost:
+            said = f"it waits for {lost[0].name}, which stays on {lost[0].source}"
+            items[place] = msgspec.structs.replace(item, state=ItemState.FAILED, said=said)
+    return items
+
+
+def _startable(items: list[Item], limits: Limits, now: float) -> list[int]:
+    """Places of waiting items that may start together, in the plan's order."""
+    moving = [item for item in items if item.state is ItemState.MOVING]
+    out, into = Counter(i.source for i in moving), Counter(i.destination for i in moving)
+    found: list[int] = []
+    for place, item in enumerate(items):
+        if len(moving) + len(found) >= limits.moves:
+            break
+        ready = all(items[i].state is ItemState.DONE for i in item.after)
+        if item.state is not ItemState.WAITING or item.not_before > now or not ready:
+            continue
+        if out[item.source] < limits.moves_out and into[item.destination] < limits.moves_in:
+            out[item.source] += 1
+            into[item.destination] += 1
+            found.append(place)
+    return found
+
+
+def _started(item: Item, now: float) -> Item:
+    return msgspec.structs.replace(
+        item,
+        state=ItemState.MOVING,
+        attempts=item.attempts + 1,
+        move="",
+        move_state=None,
+        said="",
+        remedy="",
+        began=item.began or now,
+    )
+
+
+def finished(operation: Operation, now: float) -> Operation:
+    """The operation in its last phase; every item of it is over."""
+    if operation.phase is Phase.CANCELLING:
+        phase = Phase.CANCELLED
+    else:
+        incomplete = bool(operation.left) or any(item.state is not ItemState.DONE for item in operation.items)
+        phase = Phase.PARTLY if incomplete else Phase.DONE
+    return msgspec.structs.replace(operation, phase=phase, ended=now)

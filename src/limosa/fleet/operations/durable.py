@@ -1,0 +1,111 @@
+"""Operations on DBOS: begun once, begun again after a crash, taken over from a controller that is dead.
+
+DBOS keeps which operations are to run, and by whom; how far one is lies in our own table, saved before each order
+(docs/decisions/0003). So its workflow is one step: to carry the operation on from where the table says it is.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import structlog
+from dbos import DBOS, DBOSConfig, SetWorkflowID
+from sqlalchemy.engine import URL
+
+from limosa.errors import Fenced
+
+QUEUE = "limosa-operations"
+VERSION = "1"
+"""Fixed: DBOS resumes only workflows of its own version, and ours is one step that any version can begin again."""
+
+Work = Callable[[str], Awaitable[object]]
+
+_log = structlog.get_logger()
+
+
+class Durable:
+    """The operations of one process. Use it from the loop it is made in.
+
+    Args:
+        url: the controller's database; on SQLite DBOS keeps its tables in a file of its own beside it.
+        controller: this controller's name: after a crash it takes up what it had in hand.
+        work: carries an operation on, from wherever it is, to its end.
+    """
+
+    def __init__(self, url: URL, controller: str, work: Work) -> None:
+        self._work = work
+        self._loop = asyncio.get_running_loop()
+        self._running: set[asyncio.Task[object]] = set()
+        config = DBOSConfig(
+            name="limosa",
+            system_database_url=_system_url(url),
+            application_version=VERSION,
+            executor_id=controller,
+            log_level="WARNING",
+            enable_otlp=False,
+        )
+        logging.getLogger("dbos").propagate = False
+        DBOS(config=config)
+        self._workflow = self._register()
+
+    def _register(self) -> Callable[[str], Coroutine[Any, Any, None]]:
+        @DBOS.step(name="carry on")
+        async def carry_on(operation: str) -> None:
+            # DBOS runs workflows in a loop of its own; database and peer links live in ours.
+            future = asyncio.run_coroutine_threadsafe(self._tracked(operation), self._loop)
+            await asyncio.wrap_future(future)
+
+        @DBOS.workflow(name="operation", max_recovery_attempts=None)
+        async def operation_workflow(operation: str) -> None:
+            await carry_on(operation)
+
+        return operation_workflow
+
+    async def launch(self) -> None:
+        """Begin; what this controller had in hand when it died goes on."""
+        await asyncio.to_thread(DBOS.launch)
+        await DBOS.register_queue_async(QUEUE, polling_interval_sec=0.5)
+
+    async def close(self) -> None:
+        """Stop; what is in hand stays in hand, and goes on where somebody launches again."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
+        # DBOS made its own pool of threads the loop's, and has shut it down.
+        self._loop.set_default_executor(ThreadPoolExecutor())
+
+    async def begin(self, operation: str) -> None:
+        """Have an operation carried out; a second call does nothing."""
+        with SetWorkflowID(operation):
+            await DBOS.enqueue_workflow_async(QUEUE, self._workflow, operation)
+
+    async def take_over(self, operation: str) -> None:
+        """Carry on what a dead controller had in hand."""
+        await DBOS.resume_workflow_async(operation, queue_name=QUEUE)
+
+    async def _tracked(self, operation: str) -> None:
+        task = asyncio.ensure_future(self._work(operation))
+        self._running.add(task)
+        try:
+            await task
+        except Fenced as fenced:
+            _log.info("let go of an operation", operation=operation, why=fenced.what)
+        except asyncio.CancelledError:
+            _log.info("an operation stays in hand until the next start", operation=operation)
+        else:
+            return
+        finally:
+            self._running.discard(task)
+        # Whatever ended here would be ended for DBOS: for whoever carries it on, or for the next start.
+        await asyncio.Event().wait()
+
+
+def _system_url(url: URL) -> str:
+    """DBOS's own database: the same one, in a schema of its own; for SQLite a second file, which two writers need."""
+    if url.get_backend_name() != "sqlite":
+        return url.set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
+    database = url.database or "controller.db"
+    return f"sqlite:///{database.removesuffix('.db')}-dbos.db"

@@ -1,0 +1,303 @@
+"""What a controller says of the fleet, and what it is asked: the bodies of its REST API."""
+
+from enum import StrEnum
+from typing import Annotated
+
+import msgspec
+
+from limosa.wire.moves import MoveState
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
+Words = Annotated[str, msgspec.Meta(max_length=2000)]
+
+
+class Role(StrEnum):
+    """What a token allows; each includes the ones before it."""
+
+    VIEWER = "viewer"
+    """See everything."""
+    OPERATOR = "operator"
+    """Order and steer operations."""
+    ADMIN = "admin"
+    """Set what hosts and guests are for, and make tokens."""
+
+
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What operators say of a host."""
+
+    rack: Annotated[str, msgspec.Meta(max_length=253)] = ""
+    labels: tuple[Name, ...] = ()
+    storages: tuple[Name, ...] = ()
+    """Shared storages that it reaches."""
+    watts: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    price_per_hour: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    max_in: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    max_out: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    link: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Bytes per second of its migration link, where its driver does not say, or says too much; 0: as reported."""
+
+
+class GuestRules(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What operators say of a guest."""
+
+    groups: tuple[Name, ...] = ()
+    """Anti-affinity: no two guests of a group share a host."""
+    pin_hosts: tuple[Name, ...] = ()
+    pin_labels: tuple[Name, ...] = ()
+    priority: Annotated[int, msgspec.Meta(ge=-1000, le=1000)] = 0
+    """Higher ones leave first."""
+
+
+class FleetHost(msgspec.Struct, frozen=True, kw_only=True):
+    """A host; bytes, bytes per second, seconds."""
+
+    name: str
+    state: str
+    """`active`, `draining`, `drained`, `maintenance` or `lost`."""
+    reason: str
+    """Why it is in this state, as whoever set it said."""
+    settings: HostSettings
+    silent_for: float
+    """Seconds without a word from its agent; 0 while it talks."""
+    trouble: str
+    """Why it is silent."""
+    guests: int
+    """As last seen."""
+    cores: int | None = None
+    memory: int | None = None
+    memory_free: int | None = None
+    disk: int | None = None
+    disk_free: int | None = None
+    link: float | None = None
+    version: str = ""
+    qemu_versions: tuple[str, ...] = ()
+    processor: str = ""
+
+
+class FleetGuest(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest, as it was last seen; bytes, seconds."""
+
+    id: str
+    """Its UUID, or its name where it was started without one."""
+    name: str
+    host: str
+    state: str
+    memory: int | None
+    vcpus: int | None
+    disk: int
+    load: float | None
+    epoch: int
+    blocked: tuple[str, ...]
+    """What stands against any move of it."""
+    rules: GuestRules
+    home: str | None
+    """Where it belongs, where an operation moved it away."""
+    silent_for: float
+    """Seconds since its host's agent last spoke; 0 while it talks."""
+
+
+class Fit(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a guest could go to a host."""
+
+    host: str
+    fits: bool
+    reasons: tuple[str, ...]
+    """Why not."""
+
+
+class TwoOwners(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest that more than one host claims."""
+
+    id: str
+    name: str
+    hosts: tuple[str, ...]
+
+
+class OperationKind(StrEnum):
+    """What an operation does."""
+
+    DRAIN = "drain"
+    RESTORE = "restore"
+    REBALANCE = "rebalance"
+    CONSOLIDATE = "consolidate"
+    MOVE = "move"
+
+
+class LimitsAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits of one operation; None leaves the controller's own."""
+
+    moves_in: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+    moves_out: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
+    moves: Annotated[int, msgspec.Meta(ge=1, le=10000)] | None = None
+    bandwidth: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """Bytes per second of all moves together."""
+    retries: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
+    """Attempts at one guest after its first."""
+
+
+class MoveAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One move of a move set."""
+
+    guest: Name
+    to: Name
+
+
+class OperationAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of POST /v1/operations and /v1/plans."""
+
+    kind: OperationKind
+    hosts: tuple[Name, ...] = ()
+    """To drain, or to restore; to rebalance or consolidate among (none: all)."""
+    moves: tuple[MoveAsked, ...] = ()
+    """Of a move set."""
+    why: Words = ""
+    limits: LimitsAsked = LimitsAsked()
+    approved: bool = False
+    """False: it waits, planned, for an approval."""
+
+
+class Phase(StrEnum):
+    """Where an operation stands."""
+
+    PLANNED = "planned"
+    """Waits to be approved."""
+    RUNNING = "running"
+    PAUSED = "paused"
+    """Starts no more moves; those in flight go on."""
+    CANCELLING = "cancelling"
+    """Moves in flight that have not committed are being aborted."""
+    DONE = "done"
+    PARTLY = "partly done"
+    """Over, and guests are left."""
+    CANCELLED = "cancelled"
+
+    @property
+    def over(self) -> bool:
+        """True when nothing more will happen."""
+        return self in {Phase.DONE, Phase.PARTLY, Phase.CANCELLED}
+
+
+class ItemState(StrEnum):
+    """Where one planned move stands."""
+
+    WAITING = "waiting"
+    MOVING = "moving"
+    DONE = "done"
+    FAILED = "failed"
+    """Given up: its attempts are used up, or it makes no sense to repeat it."""
+    CANCELLED = "cancelled"
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """One move of an operation."""
+
+    guest: str
+    name: str
+    source: str
+    destination: str
+    after: tuple[int, ...] = ()
+    """Places, in the operation, of the moves that must have ended well before this one starts."""
+    state: ItemState = ItemState.WAITING
+    attempts: int = 0
+    not_before: float = 0.0
+    """Unix time before which it is not tried again."""
+    move: str = ""
+    """Id of the latest attempt, on the source's agent."""
+    move_state: MoveState | None = None
+    said: str = ""
+    """Why the latest attempt failed."""
+    remedy: str = ""
+    began: float | None = None
+    ended: float | None = None
+    blackout_ms: float | None = None
+    bytes: int = 0
+
+    @property
+    def over(self) -> bool:
+        """True when nothing more will happen to it."""
+        return self.state in {ItemState.DONE, ItemState.FAILED, ItemState.CANCELLED}
+
+
+class LeftGuest(msgspec.Struct, frozen=True, kw_only=True):
+    """A guest that stays where it should not, and why: host by host, or in one sentence."""
+
+    guest: str
+    name: str
+    host: str
+    why: str
+    hosts: dict[str, str] = {}
+
+
+class Forecast(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan is expected to cost: bytes, seconds, watts, money per hour."""
+
+    bytes: int = 0
+    seconds: float | None = None
+    hosts_freed: tuple[str, ...] = ()
+    watts: float = 0.0
+    per_hour: float = 0.0
+    notes: tuple[str, ...] = ()
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """An operation: what was asked, its plan, and how far it is."""
+
+    id: str
+    kind: OperationKind
+    hosts: tuple[str, ...]
+    who: str
+    why: str
+    created: float
+    phase: Phase
+    items: tuple[Item, ...]
+    left: tuple[LeftGuest, ...]
+    forecast: Forecast
+    limits: LimitsAsked = LimitsAsked()
+    began: float | None = None
+    ended: float | None = None
+    number: int = 0
+    """Grows with every change."""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened: `host`, `guest.moved`, `operation`, `audit`."""
+
+    number: int
+    at: float
+    kind: str
+    subject: str
+    body: dict[str, str | int | float | bool | None] = {}
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """A line of the audit log."""
+
+    number: int
+    at: float
+    who: str
+    what: str
+    subject: str
+    why: str
+
+
+class StateAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of PUT /v1/hosts/{host}/state."""
+
+    state: Annotated[str, msgspec.Meta(pattern="^(active|maintenance|lost)$")]
+    why: Words = ""
+
+
+class TokenAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of POST /v1/tokens."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,100}$")]
+    role: Role
+
+
+class TokenShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A token; its word is told once, when it is made."""
+
+    name: str
+    role: Role
+    created: float
+    word: str = ""

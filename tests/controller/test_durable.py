@@ -1,0 +1,76 @@
+"""Operations on the real DBOS, on SQLite and PostgreSQL."""
+
+import asyncio
+
+from limosa.errors import Fenced
+from limosa.fleet.db.engine import url_of
+from limosa.fleet.operations.durable import Durable
+
+
+class Work:
+    """Something that takes until it is told to end."""
+
+    def __init__(self) -> None:
+        self.begun: list[str] = []
+        self.entered, self.ends = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, operation: str) -> None:
+        self.begun.append(operation)
+        self.entered.set()
+        await self.ends.wait()
+
+
+async def test_what_was_in_hand_at_a_stop_goes_on_after_the_next_start(database_url: str) -> None:
+    work, url = Work(), url_of(database_url)
+    first = Durable(url, "fleet-1", work)
+    await first.launch()
+    await first.begin("drain-1")
+    await first.begin("drain-1")
+    await asyncio.wait_for(work.entered.wait(), 20)
+    await first.close()
+    work.entered.clear()
+    again = Durable(url, "fleet-1", work)
+    await again.launch()
+    await asyncio.wait_for(work.entered.wait(), 20)
+    assert work.begun == ["drain-1", "drain-1"]
+    work.ends.set()
+    await again.close()
+
+
+async def test_a_live_controller_takes_over_what_a_dead_one_had_in_hand(database_url: str) -> None:
+    work, url = Work(), url_of(database_url)
+    dead = Durable(url, "fleet-1", work)
+    await dead.launch()
+    await dead.begin("drain-1")
+    await asyncio.wait_for(work.entered.wait(), 20)
+    await dead.close()
+    work.entered.clear()
+    live = Durable(url, "fleet-2", work)
+    await live.launch()
+    await live.take_over("drain-1")
+    await asyncio.wait_for(work.entered.wait(), 20)
+    assert work.begun == ["drain-1", "drain-1"]
+    work.ends.set()
+    await live.close()
+
+
+async def test_who_is_fenced_off_does_not_end_the_operation_for_others(database_url: str) -> None:
+    url, entered, count = url_of(database_url), asyncio.Event(), 0
+
+    async def fenced(_operation: str) -> None:
+        nonlocal count
+        count += 1
+        entered.set()
+        raise Fenced("somebody else has it")
+
+    old = Durable(url, "fleet-1", fenced)
+    await old.launch()
+    await old.begin("drain-1")
+    await asyncio.wait_for(entered.wait(), 20)
+    await old.close()
+    entered.clear()
+    again = Durable(url, "fleet-1", fenced)
+    await again.launch()
+    await asyncio.wait_for(entered.wait(), 20)
+    await again.close()
+    assert count == 2
