@@ -29,6 +29,7 @@ COMMANDS = (
     Lazy("cpu", "limosa.cli.cpu:cpu", "CPU flags: which guest can run where, and why not."),
     Lazy("fleet", "limosa.cli.fleet:fleet", "Try drains and packing on a fleet in a file."),
     Lazy("agent", "limosa.cli.agent:agent", "Run this host's agent."),
+    Lazy("controller", "limosa.cli.controller:controller", "Run a controller, and make tokens for its API."),
     Lazy("agent-stdio", "limosa.cli.agent_stdio:agent_stdio", "Connect standard input and output to the agent."),
     Lazy("pki", "limosa.cli.pki:pki", "Certificates: make a CA, let hosts join, check, renew."),
     Lazy("lab", "limosa.cli.lab:lab_group", "A virtual fleet on this machine."),
