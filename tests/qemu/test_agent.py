@@ -23,6 +23,7 @@ from limosa.errors import AgentUnreachable, MonitorBusy, MonitorMissing, NotFoun
 from limosa.guest.profile import Profile
 from limosa.lab import assets
 from limosa.qmp.monitor import Monitor
+from limosa.testing.ports import free_port
 from limosa.units import HostName
 from limosa.wire.guests import GuestShown
 
@@ -56,12 +57,6 @@ class RunningAgent:
 
 
 StartAgent = Callable[..., RunningAgent]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +21,7 @@ from limosa.guest.profile import BlockNode, Drive, Machine, Profile
 from limosa.lab import assets
 from limosa.qmp.monitor import Monitor
 from limosa.testing.pair import bare_profile, block_arguments, disk_profile, file_node, format_node, pair
+from limosa.testing.ports import free_port
 from limosa.units import MIB
 from limosa.wire.moves import MoveRequest
 
@@ -277,9 +277,3 @@ async def test_an_iscsi_volume_is_used_from_both_ends(tmp_path: Path) -> None:
             assert both.findings == ()
             await both.destination.io("/machine/peripheral/vd3/virtio-backend", "read -P 0x78 1M 1M")
             await both.destination.kill()
-
-
-def free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])

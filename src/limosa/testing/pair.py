@@ -27,6 +27,7 @@ from limosa.guest.profile import (
     Smp,
 )
 from limosa.qmp.monitor import Monitor
+from limosa.testing.ports import free_port
 from limosa.units import MoveId, Side
 from limosa.wire.findings import Finding, blocking
 from limosa.wire.moves import MoveRequest, Progress
@@ -366,8 +367,8 @@ async def pair(
     storage: Sequence[Path] = (),
 ) -> AsyncIterator[Pair]:
     """Two ends on this machine; whatever they start is dead at the end."""
-    ports = await _free_ports(address)
-    streams = Streams(address=address, nbd_port=ports[0], migration_port=ports[1], tls_creds=None)
+    nbd, ram = free_port(address), free_port(address)
+    streams = Streams(address=address, nbd_port=nbd, migration_port=ram, tls_creds=None)
     move = MoveId("20260101-test")
     ends = []
     for side in (Side.SOURCE, Side.DESTINATION):
@@ -388,12 +389,3 @@ async def pair(
     finally:
         for end in ends:
             await end.kill()
-
-
-async def _free_ports(address: str) -> list[int]:
-    servers = [await asyncio.start_server(lambda _r, _w: None, address, 0) for _ in range(2)]
-    ports = [server.sockets[0].getsockname()[1] for server in servers]
-    for server in servers:
-        server.close()
-        await server.wait_closed()
-    return ports
