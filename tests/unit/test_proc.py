@@ -152,6 +152,8 @@ def test_what_vanishes_while_it_is_read_is_no_guest(proc: FakeProc) -> None:
 
 def test_a_qemu_that_only_answers_questions_is_no_guest(proc: FakeProc) -> None:
     proc.add(30, "-machine", "none,accel=tcg", "-qmp", "unix:/x,server=on")
+    for pid, words in enumerate([("-machine", "help"), ("-device", "help"), ("-cpu", "?")], start=40):
+        proc.add(pid, *words)
     proc.add(31, "-version")
     proc.add(32, "-chardev", "socket,id=limosa,fd=3,server=on", "-mon", "chardev=limosa,mode=control")
     assert find_guests(proc.root) == ()

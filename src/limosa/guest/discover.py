@@ -135,7 +135,9 @@ def _found(process: Process) -> FoundGuest | None:
 
 
 def _asks_only(line: CommandLine) -> bool:
-    return bool(line.all("h", "help", "version")) or line.merged("machine").get("type") == "none" or _probe(line)
+    lists = any(option.raw in {"help", "?"} for option in line.all("machine", "M", "device", "cpu", "accel", "object"))
+    words = line.all("h", "help", "version")
+    return bool(words) or lists or line.merged("machine").get("type") == "none" or _probe(line)
 
 
 def _probe(line: CommandLine) -> bool:
