@@ -11,7 +11,7 @@ import msgspec
 from limosa.agent.config import Config
 from limosa.agent.dial import Peers
 from limosa.cpu.facts import HostCpu, Version
-from limosa.destination.binaries import Binary, choose, look_at
+from limosa.destination.binaries import Binary, choose, look_at_all
 from limosa.destination.host_cpu import host_cpu
 from limosa.errors import NotFound, UsageError
 from limosa.units import HostName
@@ -51,7 +51,7 @@ async def this_cpu(config: Config, ask: CpuAsk) -> HostCpu:
         LaunchError: it does not start under this accelerator.
         NotFound: there is no QEMU here.
     """
-    able = [binary for path in config.qemu if (binary := await look_at(str(path))) is not None]
+    able = await look_at_all(map(str, config.qemu))
     if not able:
         raise NotFound(f"{config.host} has no QEMU", remedy="install one, or name it as `qemu` in agent.toml")
     accel = ask.accel or config.cpu.accel or default_accel()

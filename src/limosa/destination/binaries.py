@@ -3,7 +3,7 @@
 import asyncio
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
@@ -42,6 +42,11 @@ async def look_at(path: str) -> Binary | None:
     if key not in _known():
         _known()[key] = await _ask(path)
     return _known()[key]
+
+
+async def look_at_all(paths: Iterable[str]) -> list[Binary]:
+    """Those of these QEMU programs that run here."""
+    return [binary for path in paths if (binary := await look_at(path)) is not None]
 
 
 def choose(binaries: Sequence[Binary], *, machine: str, version: Version, target: str = "x86_64") -> Binary:

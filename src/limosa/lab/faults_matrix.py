@@ -160,37 +160,28 @@ def sample(all_cells: Sequence[Cell], count: int) -> tuple[Cell, ...]:
 
 def taken(point: Point, steps: Sequence[str] = STEPS) -> bool:
     """Whether the destination has recorded, at this point, that it owns the guest."""
-    if point.number < 0:
-        return point.moment == "after"
-    commit = list(steps).index(COMMIT)
-    return point.number > commit or (point.number == commit and point.moment == "after")
+    return point.moment == "after" if point.number < 0 else _past(point, COMMIT, steps)
 
 
 def expected(cell: Cell, steps: Sequence[str] = STEPS) -> frozenset[Outcome]:
     """What may come of a cell; one QEMU executes in all cases but LOST."""
     if taken(cell.point, steps):
-        if cell.fault is Fault.DESTINATION_QEMU and not _resumed(cell.point, steps):
+        if cell.fault is Fault.DESTINATION_QEMU and not _past(cell.point, RESUME, steps):
             return frozenset({Outcome.SOURCE})  # it has never executed there, and the source has all of it
         return frozenset({Outcome.LOST} if cell.fault in KILLS_DESTINATION else {Outcome.DESTINATION})
     if cell.fault in KILLS_SOURCE:
         # The destination may take what is complete already; it must never start what is half-copied.
-        complete = _handed_over(cell.point, steps)
+        complete = cell.point.number < 0 or _past(cell.point, HAND_OVER, steps)
         return frozenset({Outcome.LOST, Outcome.DESTINATION} if complete else {Outcome.LOST})
     if cell.fault in KILLS_DESTINATION:
         return frozenset({Outcome.SOURCE, Outcome.DESTINATION} if _no_twin_yet(cell.point, steps) else {Outcome.SOURCE})
     return frozenset({Outcome.SOURCE, Outcome.DESTINATION})
 
 
-def _resumed(point: Point, steps: Sequence[str] = STEPS) -> bool:
-    """Whether the guest runs at the destination at this point."""
-    resume = list(steps).index(RESUME)
-    return point.number > resume or (point.number == resume and point.moment == "after")
-
-
-def _handed_over(point: Point, steps: Sequence[str] = STEPS) -> bool:
-    """Whether the twin has all of the guest at this point."""
-    last = list(steps).index(HAND_OVER)
-    return point.number < 0 or point.number > last or (point.number == last and point.moment == "after")
+def _past(point: Point, step: str, steps: Sequence[str]) -> bool:
+    """Whether a step has been made at this point. The two moments of the grant, within a step, count as before any."""
+    made = list(steps).index(step)
+    return point.number > made or (point.number == made and point.moment == "after")
 
 
 def _no_twin_yet(point: Point, steps: Sequence[str] = STEPS) -> bool:

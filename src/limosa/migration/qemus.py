@@ -10,7 +10,7 @@ from pathlib import Path
 from limosa.cargo.kind import HostFacts
 from limosa.cpu.facts import HostCpu
 from limosa.destination.argv import TwinShape, argv
-from limosa.destination.binaries import Binary, look_at
+from limosa.destination.binaries import Binary, look_at_all
 from limosa.destination.finish import finish
 from limosa.destination.host_cpu import host_cpu
 from limosa.destination.launch import Twin, launch, stderr_in, stop
@@ -102,7 +102,7 @@ class Qemus:
 
     async def binaries(self, paths: Sequence[str]) -> list[Binary]:
         """Those of these QEMU programs that run here."""
-        return [binary for path in paths if (binary := await look_at(path)) is not None]
+        return await look_at_all(paths)
 
     async def host_cpu(self, host: HostFacts, binary: Binary, accel: str) -> HostCpu:
         """What this program, under this accelerator, can give a guest here.
