@@ -87,7 +87,7 @@ def test_agent_stdio_carries_both_directions_to_the_end() -> None:
 
 def test_events_are_read_as_the_standard_says() -> None:
     stream = [b": beat\n", b"\n", b"event: x\n", b"data: {\n", b"data:}\n", b"\n", b"data: last"]
-    assert list(server_sent(stream)) == [b"{\n}"]
+    assert list(server_sent(stream)) == [None, b"{\n}"]
 
 
 def test_a_refusal_is_the_agents_own_error_or_names_the_status() -> None:

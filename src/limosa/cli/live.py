@@ -108,18 +108,20 @@ class PlainScreen(Generic[Told]):
 
 
 class JsonScreen(Generic[Told]):
-    """All that is told, each as one line of JSON on standard output, or only the end."""
+    """Each change as one line of JSON on standard output, or only the end."""
 
     def __init__(self, over: Callable[[Told], bool], *, every: bool) -> None:
         self._over = over
         self._every = every
+        self._last: Told | None = None
 
     def draw(self, told: Told) -> None:
-        """Print it if every one is wanted, or if it is the last."""
+        """Print what is new if every change is wanted, or if it is the last."""
         import msgspec
 
-        if self._every or self._over(told):
+        if told != self._last and (self._every or self._over(told)):
             click.echo(msgspec.json.encode(told))
+        self._last = told
 
 
 @contextmanager

@@ -13,9 +13,9 @@ import click
 
 from limosa.cli.failure import LookLater, say, say_failure
 from limosa.cli.live import JsonScreen, LiveScreen, PlainScreen, Screen
-from limosa.cli.operation_page import failure_of, final_page, place_of, plan_page, stuck, title
+from limosa.cli.operation_page import NOUNS, failure_of, final_page, place_of, plan_page, stuck, title
 from limosa.cli.operation_view import OperationView, PlainOperationView
-from limosa.errors import Blocked, PartlyDone, UsageError
+from limosa.errors import Blocked, ControllerUnreachable, PartlyDone, UsageError
 from limosa.wire.fleet import Operation, OperationAsked, OperationKind
 
 if TYPE_CHECKING:
@@ -60,6 +60,9 @@ def operate(fleet: FleetClient, asked: OperationAsked, how: How) -> int:
     except (Blocked, click.Abort, KeyboardInterrupt):
         fleet.cancel(planned.id, "not approved")  # nothing is left to wait for an approval that nobody will give
         raise
+    except ControllerUnreachable as error:
+        remedy = f"limosa operations show {planned.id} tells whether it began"
+        raise ControllerUnreachable(error.what, remedy=remedy, detail=error.detail) from error
     if how.detach:
         _print(fleet.operation(planned.id), how, f"{planned.id}\nfollow it with: limosa operations watch {planned.id}")
         return 0
@@ -78,7 +81,7 @@ def _agreed(planned: Operation, how: How) -> bool:
     if not planned.items and not (planned.kind in _OF_HOSTS and planned.hosts):
         return False
     if how.ask:
-        click.confirm(f"\nCarry out this {planned.kind}?", abort=True, err=True)
+        click.confirm(f"\nCarry out this {NOUNS[planned.kind]}?", abort=True, err=True)
     return True
 
 

@@ -21,19 +21,27 @@ NAMED = 4
 """Hosts that are named before the rest is only counted."""
 
 
+NOUNS = {
+    OperationKind.DRAIN: "drain",
+    OperationKind.RESTORE: "restore",
+    OperationKind.REBALANCE: "rebalancing",
+    OperationKind.CONSOLIDATE: "consolidation",
+    OperationKind.MOVE: "move",
+}
+
+
 def title(operation: Operation) -> str:
-    """`drain of a, b`, or what it is about where no hosts were named."""
+    """`drain of a, b`: what it is, and what it is about."""
+    noun = NOUNS[operation.kind]
     match operation.kind:
         case OperationKind.MOVE:
-            return "move of " + few(dict.fromkeys(item.name for item in operation.items) or _left_names(operation))
-        case OperationKind.REBALANCE | OperationKind.CONSOLIDATE if not operation.hosts:
-            return f"{operation.kind} of the fleet"
+            named = [*(item.name for item in operation.items), *(left.name for left in operation.left)]
+            names = few(dict.fromkeys(named))
+            return f"{noun} of {names}" if names else noun
+        case OperationKind.CONSOLIDATE if operation.hosts:
+            return f"{noun} that frees {few(operation.hosts)}"
         case _:
-            return f"{operation.kind} of {few(operation.hosts)}"
-
-
-def _left_names(operation: Operation) -> Iterable[str]:
-    return dict.fromkeys(left.name for left in operation.left)
+            return f"{noun} of {few(operation.hosts) or 'the fleet'}"
 
 
 def few(names: Iterable[str]) -> str:

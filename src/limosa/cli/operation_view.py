@@ -12,6 +12,8 @@ from limosa.wire.fleet import Item, ItemState, Operation, Phase
 
 IN_FLIGHT = 12
 """Moves that are drawn; of more the rest is counted."""
+SILENT_SECONDS = 15.0
+"""Silence that is worth telling; a controller says at least every ten seconds that it lives."""
 PACE_FROM = 0.1
 """Share of the bytes after which the pace so far says more of the end than the prediction does."""
 
@@ -72,7 +74,7 @@ def lines(operation: Operation, now: float, silent_for: float = 0.0) -> tuple[Li
         _bar(operation),
         *_flying(operation, now),
         *_troubles(operation, now),
-        *silence("the controller", silent_for),
+        *silence("the controller", silent_for, SILENT_SECONDS),
     )
 
 

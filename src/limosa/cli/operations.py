@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from limosa.cli.lazy import Lazy, LazyGroup
-from limosa.cli.options import example, fleet_command
+from limosa.cli.options import agent_options, example, fleet_command, json_option
 
 if TYPE_CHECKING:
     from limosa.cli.fleet_client import FleetClient
@@ -30,18 +30,29 @@ COMMANDS = (
 )
 
 
+class _Operations(LazyGroup):
+    """A group whose `show` may go without saying: ids have a hyphen, commands have none."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        named = bool(args) and "-" in args[0] and not args[0].startswith("-")
+        return super().resolve_command(ctx, ["show", *args] if named else args)
+
+
 @click.group(
-    cls=LazyGroup,
+    cls=_Operations,
     commands_to_load=COMMANDS,
     invoke_without_command=True,
     epilog=example("limosa operations", "limosa operations watch drain-1f0c9a2b", "limosa operations pause drain-1f0c"),
 )
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+@agent_options
+@json_option
 @click.pass_context
 def operations(context: click.Context, as_json: bool) -> Any:
     """Look at drains and other operations, and steer them; alone it lists the latest.
 
-    OPERATION is an id, the beginning of one, or left out: the only one that is not over.
+    OPERATION is an id, the beginning of one, or left out: the only one that is not over. An id alone shows it.
     """
     if context.invoked_subcommand is None:
         return context.invoke(list_operations, as_json=as_json, number=20)

@@ -99,7 +99,7 @@ class Rest:
         self._aside.append(stream)  # the peer might take a closed stream for a change of mind
 
     def followed(self, path: str, kind: type[T], *, now: Callable[[], T], over: Callable[[T], bool]) -> Iterator[T]:
-        """What the events at `path` tell, to the final one.
+        """What the events at `path` tell, to the final one; at a heartbeat the latest again.
 
         A stream that breaks off or falls silent is asked for again: an interrupted watch shows the end all the same.
 
@@ -133,8 +133,11 @@ class Rest:
                 answer = stream.getresponse()
                 if answer.status != 200:
                     raise refusal(answer.status, answer.read(), self._peer)
+            told = None
             for data in server_sent(answer):
-                yield decoded(data, kind, self._peer)
+                told = decoded(data, kind, self._peer) if data is not None else told
+                if told is not None:
+                    yield told
         finally:
             stream.close()
 
@@ -234,15 +237,17 @@ def _start(told: bytes) -> str:
     return told[:500].decode(errors="replace")
 
 
-def server_sent(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """The data of each server-sent event; comments (a heartbeat) and other fields are passed over.
+def server_sent(lines: Iterable[bytes]) -> Iterator[bytes | None]:
+    """The data of each server-sent event, and None for each comment: a heartbeat. Other fields are passed over.
 
     Source: WHATWG HTML, 9.2.6 Interpreting an event stream.
     """
     data: list[bytes] = []
     for line in lines:
         line = line.rstrip(b"\r\n")
-        if line.startswith(b"data:"):
+        if line.startswith(b":"):
+            yield None
+        elif line.startswith(b"data:"):
             data.append(line[5:].removeprefix(b" "))
         elif not line and data:
             yield b"\n".join(data)

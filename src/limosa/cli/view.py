@@ -82,7 +82,7 @@ def lines(status: MoveStatus, history: History, silent_for: float = 0.0) -> tupl
         *_step_now(status),
         *((Span(line, "bad"),) for line in doubt_lines(status)),
         *((Span(f"warning: {warning}", "bad"),) for warning in status.warnings),
-        *silence("the agent", silent_for),
+        *silence("the agent", silent_for, SILENT_SECONDS),
     )
 
 
@@ -188,9 +188,9 @@ def _step_now(status: MoveStatus) -> Iterable[Line]:
             yield (Span(f"  {step.summary or step.name}", "dim"),)
 
 
-def silence(who: str, seconds: float) -> Iterable[Line]:
-    """A line where somebody has said nothing for too long."""
-    if seconds >= SILENT_SECONDS:
+def silence(who: str, seconds: float, usual: float) -> Iterable[Line]:
+    """A line where somebody has said nothing for longer than is usual."""
+    if seconds >= usual:
         yield (Span(f"no word from {who} for {seconds:.0f} s", "bad"),)
 
 
