@@ -32,7 +32,7 @@ from limosa.fleet.operations.advance import Wish
 from limosa.fleet.operations.living import LivingPort
 from limosa.fleet.operations.simulated import World
 from limosa.testing.fleet import FLAGS, guest, report
-from limosa.wire.fleet import FleetHost, Item, Operation, Phase, Role
+from limosa.wire.fleet import FleetGuest, FleetHost, GuestRules, HostSettings, Item, Operation, Phase, Role
 from limosa.wire.reports import Deed, Order, Outcome
 
 LOOK_SECONDS = 0.02
@@ -294,6 +294,50 @@ async def test_who_asks_and_who_answers_must_prove_it(
     monkeypatch.setenv("LIMOSA_TOKEN", "nonsense")
     assert await fleet.limosa("ls") == 10
     assert "does not know this token" in capsys.readouterr().err
+
+
+@on_sqlite
+async def test_what_is_set_of_hosts_and_guests_leaves_the_rest_as_it_is(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await fleet.limosa("host", "set", "b", "--rack", "r4", "--label", "ssd", "--max-in", "0") == 0
+    assert await fleet.limosa("host", "set", "b", "--label", "", "--watts", "320") == 0
+    settings = (await host_named("b", fleet)).settings
+    assert settings == HostSettings(rack="r4", watts=320.0, max_in=0)
+    assert await fleet.limosa("guest", "set", "web1", "--group", "web", "--priority", "5") == 0
+    assert await fleet.limosa("guest", "set", "web1", "--pin", "c", "--json") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert msgspec.json.decode(shown[-1], type=FleetGuest).rules == GuestRules(
+        groups=("web",), priority=5, pin_hosts=("c",)
+    )
+    assert await fleet.limosa("host", "set", "b") == 2
+    assert await fleet.limosa("host", "set", "nowhere", "--rack", "r4") == 2
+
+
+@on_sqlite
+async def test_a_second_drain_of_a_host_is_refused_and_leaves_no_plan_behind(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.agents.seconds = 1e9
+    assert await fleet.limosa("drain", "a", "--yes", "--detach", "--json") == 0
+    first = msgspec.json.decode(capsys.readouterr().out, type=Operation)
+    assert await fleet.limosa("drain", "a", "--yes") == 10
+    assert f"drain {first.id} works on a already" in capsys.readouterr().err
+    assert {each.phase for each in await fleet.controller.operations(None, 10)} == {Phase.RUNNING, Phase.CANCELLED}
+    assert await fleet.limosa("abort", first.id) == 0
+    assert (await fleet.controller.store.get(first.id)).phase is Phase.CANCELLED
+
+
+@on_sqlite
+async def test_a_hostile_name_does_not_reach_the_terminal(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "web\x1b]0;owned\x07\u202e1"
+    there = report("a", guest(hostile, "a"))
+    await fleet.controller.registry.take("a", there, time.time())
+    for words in (["ls"], ["drain", "a", "--dry-run"]):
+        assert await fleet.limosa(*words) == 0
+        shown = capsys.readouterr().out
+        assert "\x1b" not in shown
+        assert r"web\x1b]0;owned\x07\u202e1" in shown
 
 
 class Terminal:

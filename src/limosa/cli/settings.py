@@ -8,6 +8,8 @@ import click
 
 from limosa.cli.lazy import Lazy, LazyGroup
 from limosa.cli.options import Rate, example, fleet_command
+from limosa.cli.output import answer
+from limosa.cli.table import pairs
 from limosa.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,7 +78,7 @@ def set_host(fleet: FleetClient, name: str, state: str | None, why: str, as_json
         shown = fleet.set_settings(name, msgspec.structs.replace(shown.settings, **settings))
     if state is not None:
         shown = fleet.set_state(name, StateAsked(state=state, why=why))
-    _print(shown, as_json)
+    answer(shown, lambda: _page(shown), as_json=as_json)
 
 
 @click.command(
@@ -104,34 +106,25 @@ def set_guest(fleet: FleetClient, name: str, as_json: bool, **asked: Any) -> Non
     if not rules:
         raise UsageError("nothing to set was named", remedy="limosa guest set --help")
     found = fleet.guest(name)
-    _print(fleet.set_rules(found.id, msgspec.structs.replace(found.rules, **rules)), as_json)
+    shown = fleet.set_rules(found.id, msgspec.structs.replace(found.rules, **rules))
+    answer(shown, lambda: _page(shown), as_json=as_json)
 
 
 def _given(asked: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """What was named on the command line, as the API takes it; `''` alone empties a list."""
     given = {name: asked[name] for name in names if asked[name] not in (None, ())}
-    return {name: _words(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    return {name: tuple(filter(None, value)) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
-def _words(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(value for value in values if value)
-
-
-def _print(shown: FleetHost | FleetGuest, as_json: bool) -> None:
+def _page(shown: FleetHost | FleetGuest) -> str:
     import msgspec
 
-    from limosa.cli.failure import say
-    from limosa.cli.table import pairs
-
-    if as_json:
-        click.echo(msgspec.json.encode(shown))
-        return
     told = msgspec.to_builtins(shown)
-    nested = told.pop("settings", None) or told.pop("rules", {})
-    rows = [("name", told["name"]), ("state", told["state"]), *([("why", why)] if (why := told.get("reason")) else [])]
-    rows += [(key.replace("_", " "), _shown(value)) for key, value in nested.items() if value not in ("", [], None, 0)]
-    say(pairs(rows, indent=""))
+    nested = told["settings"] if "settings" in told else told["rules"]
+    rows = [("name", told["name"]), ("state", told["state"]), ("why", told.get("reason", ""))]
+    rows += [(key.replace("_", " "), _words(value)) for key, value in nested.items()]
+    return pairs([(name, value) for name, value in rows if value], indent="")
 
 
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _words(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)
