@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 import uvicorn
+from structlog.testing import capture_logs
 
 from limosa.agent import pki
 from limosa.api import operations as operations_api
@@ -93,31 +94,37 @@ async def fleet(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "controller.toml").write_text(f'database = "{database_url}"\nstate_dir = "{tmp_path}/state"\n')
     monkeypatch.setattr(carry_out, "TICK", LOOK_SECONDS)
     monkeypatch.setattr(operations_api, "LOOK_EVERY", LOOK_SECONDS)
-    async with Controller.running(load(tmp_path)) as controller:
-        for each in (report("a", guest("web1", "a"), guest("web2", "a")), report("b", guest("db1", "b")), report("c")):
-            assert each.machine is not None
-            await controller.registry.take(each.machine.host, each, time.time())
-        agents = Agents(_world(await controller.inventory()), controller)
-        agents.world._seconds = lambda _item: agents.seconds
-        agents.world._fails = lambda item: agents.fails(item)
-        monkeypatch.setattr(LivingPort, "_call", lambda _port, *asked: agents.call(*asked))
-        tokens = {role: (await controller.tokens.make(role, role, "test")).word for role in Role}
-        server = uvicorn.Server(_tls(controller, tmp_path / "pki"))
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            assert not serving.done()
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        there = Fleet(controller, agents, f"https://127.0.0.1:{port}", tokens, tmp_path / "ca" / "ca-cert.pem")
-        for name in ("LIMOSA_SOCKET", "LIMOSA_RUN_DIR", "LIMOSA_TOKEN_FILE"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("LIMOSA_HOST", there.url)
-        monkeypatch.setenv("LIMOSA_TOKEN", tokens[Role.ADMIN])
-        monkeypatch.setenv("LIMOSA_CA", str(there.ca))
-        yield there
-        server.should_exit = True
-        await serving
-        await _nothing_under_way(controller)
+    # Logs go to standard output, where the answers of commands are looked for.
+    with capture_logs():
+        async with Controller.running(load(tmp_path)) as controller:
+            for each in (
+                report("a", guest("web1", "a"), guest("web2", "a")),
+                report("b", guest("db1", "b")),
+                report("c"),
+            ):
+                assert each.machine is not None
+                await controller.registry.take(each.machine.host, each, time.time())
+            agents = Agents(_world(await controller.inventory()), controller)
+            agents.world._seconds = lambda _item: agents.seconds
+            agents.world._fails = lambda item: agents.fails(item)
+            monkeypatch.setattr(LivingPort, "_call", lambda _port, *asked: agents.call(*asked))
+            tokens = {role: (await controller.tokens.make(role, role, "test")).word for role in Role}
+            server = uvicorn.Server(_tls(controller, tmp_path / "pki"))
+            serving = asyncio.create_task(server.serve())
+            while not server.started:
+                assert not serving.done()
+                await asyncio.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            there = Fleet(controller, agents, f"https://127.0.0.1:{port}", tokens, tmp_path / "ca" / "ca-cert.pem")
+            for name in ("LIMOSA_SOCKET", "LIMOSA_RUN_DIR", "LIMOSA_TOKEN_FILE"):
+                monkeypatch.delenv(name, raising=False)
+            monkeypatch.setenv("LIMOSA_HOST", there.url)
+            monkeypatch.setenv("LIMOSA_TOKEN", tokens[Role.ADMIN])
+            monkeypatch.setenv("LIMOSA_CA", str(there.ca))
+            yield there
+            server.should_exit = True
+            await serving
+            await _nothing_under_way(controller)
 
 
 async def _nothing_under_way(controller: Controller) -> None:

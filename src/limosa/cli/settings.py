@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -15,6 +15,9 @@ from limosa.errors import UsageError
 if TYPE_CHECKING:
     from limosa.cli.fleet_client import FleetClient
     from limosa.wire.fleet import FleetGuest, FleetHost
+
+State = Literal["active", "maintenance", "lost"]
+"""What an operator may say that a host is; draining and drained are what operations make of it."""
 
 _SETTINGS = ("rack", "labels", "storages", "watts", "price_per_hour", "max_in", "max_out", "link")
 _RULES = ("groups", "pin_hosts", "pin_labels", "priority")
@@ -38,9 +41,6 @@ def guest() -> None:
     """Say with whom and where a guest of the fleet may run; `limosa ls` lists them."""
 
 
-_STATE = click.Choice(["active", "maintenance", "lost"])
-
-
 @click.command(
     name="set",
     epilog=example(
@@ -50,7 +50,9 @@ _STATE = click.Choice(["active", "maintenance", "lost"])
     ),
 )
 @click.argument("name")
-@click.option("--state", type=_STATE, help="Whether it takes guests; to empty it first use `limosa drain`.")
+@click.option(
+    "--state", type=click.Choice(get_args(State)), help="Whether it takes guests; to empty it first use `limosa drain`."
+)
 @click.option("--why", default="", metavar="TEXT", help="Of its state, for whoever asks later.")
 @click.option("--rack", metavar="NAME", help="Where it stands; moves of a rack share its bandwidth.")
 @click.option("--label", "labels", multiple=True, metavar="NAME", help="What guests can be pinned to. Repeatable.")
@@ -61,7 +63,7 @@ _STATE = click.Choice(["active", "maintenance", "lost"])
 @click.option("--max-out", type=click.IntRange(min=0), metavar="N", help="Moves out of it at once.")
 @click.option("--link", type=Rate(), help="Rate of its migration link, where it reports none, or too much.")
 @fleet_command
-def set_host(fleet: FleetClient, name: str, state: str | None, why: str, as_json: bool, **asked: Any) -> None:
+def set_host(fleet: FleetClient, name: str, state: State | None, why: str, as_json: bool, **asked: Any) -> None:
     """Set what a host is used for, and what planners should know of it; what is not named stays as it is.
 
     A repeatable option replaces all that was set before; an empty value clears it.
