@@ -3,14 +3,14 @@
 import asyncio
 import fcntl
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
 import uvicorn
 
 from limosa.agent.pki import HOST_CERT, HOST_KEY
-from limosa.api.app import app
+from limosa.api.app import Extension, app
 from limosa.errors import UsageError
 from limosa.fleet.config import ControllerConfig
 from limosa.fleet.controller import Controller
@@ -23,7 +23,7 @@ SLOW_HEADERS = 10
 _log = structlog.get_logger()
 
 
-async def serve(config: ControllerConfig) -> None:
+async def serve(config: ControllerConfig, extensions: Sequence[Extension] = ()) -> None:
     """Run a controller until SIGTERM or SIGINT; operations in hand go on after the next start.
 
     Raises:
@@ -32,16 +32,16 @@ async def serve(config: ControllerConfig) -> None:
     """
     with only_one(config):
         async with Controller.running(config) as controller:
-            server = uvicorn.Server(_settings(config, controller))
+            server = uvicorn.Server(_settings(config, controller, extensions))
             _log.info("controller runs", controller=config.host, listen=str(config.listen))
             await server.serve()
             if not server.started:
                 raise UsageError(f"cannot listen on {config.listen}", remedy="set listen in controller.toml")
 
 
-def _settings(config: ControllerConfig, controller: Controller) -> uvicorn.Config:
+def _settings(config: ControllerConfig, controller: Controller, extensions: Sequence[Extension]) -> uvicorn.Config:
     return uvicorn.Config(
-        app(controller),
+        app(controller, extensions),
         host=config.listen.host,
         port=config.listen.port,
         ssl_certfile=str(config.pki_dir / HOST_CERT),
@@ -78,6 +78,6 @@ def only_one(config: ControllerConfig) -> Iterator[None]:
         yield
 
 
-def run(config: ControllerConfig) -> None:
+def run(config: ControllerConfig, extensions: Sequence[Extension] = ()) -> None:
     """`serve`, in a loop of its own."""
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, extensions))
