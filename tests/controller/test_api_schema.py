@@ -25,6 +25,8 @@ SOME = ALL if MANY else "fuzzing"
 """What is tried again with other roles and databases; the most thorough phase, coverage, asks a thousand times."""
 STREAMS = "/events$"
 SETTINGS = """
+hooks = "{hooks}"
+
 [checks.positive_data_acceptance]
 # 422: a plan that is well formed and makes no sense, such as a drain of no host.
 expected-statuses = ["2xx", 401, 403, 404, 409, 422, 429]
@@ -51,7 +53,9 @@ def planned(controller: Served, host: str) -> str:
 def try_everything(controller: Served, token: str | None, phases: str = SOME) -> None:
     settings = controller.directory / "schemathesis.toml"
     names = ["a", "b", "c", "web1", "web2", "db1", *(planned(controller, host) for host in "abc")]
-    settings.write_text(SETTINGS.format(names=json.dumps(names)))
+    settings.write_text(
+        SETTINGS.format(hooks=Path(__file__).with_name("schemathesis_hooks.py"), names=json.dumps(names))
+    )
     program = Path(sys.executable).with_name("schemathesis")
     command = [str(program), "--config-file", str(settings), "run", f"{controller.url}/openapi.json"]
     command += ["--tls-verify", str(controller.ca), "--exclude-path-regex", STREAMS, "--continue-on-failure"]

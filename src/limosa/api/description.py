@@ -17,6 +17,8 @@ from litestar.routes import HTTPRoute
 
 from limosa.api.auth import BEARER
 
+PATH = "/openapi.json"
+
 
 def description() -> OpenAPIConfig:
     """How /openapi.json is made."""
@@ -24,8 +26,8 @@ def description() -> OpenAPIConfig:
     return OpenAPIConfig(
         title="limosa controller",
         version=version("limosa"),
-        path="/",
-        render_plugins=[_Exact()],
+        path=PATH,
+        render_plugins=[_Exact(path="/")],
         use_handler_docstrings=True,
         components=Components(security_schemes={BEARER: bearer}),
     )

@@ -37,14 +37,15 @@ async def serve(config: ControllerConfig, extensions: Sequence[Extension] = ()) 
     _allow_files()
     with only_one(config):
         async with Controller.running(config) as controller:
-            server = uvicorn.Server(_settings(config, controller, extensions))
+            server = uvicorn.Server(settings(config, controller, extensions))
             _log.info("controller runs", controller=config.host, listen=str(config.listen))
             await server.serve()
             if not server.started:
                 raise UsageError(f"cannot listen on {config.listen}", remedy="set listen in controller.toml")
 
 
-def _settings(config: ControllerConfig, controller: Controller, extensions: Sequence[Extension]) -> uvicorn.Config:
+def settings(config: ControllerConfig, controller: Controller, extensions: Sequence[Extension] = ()) -> uvicorn.Config:
+    """How a controller's API is served: TLS, patience, and nothing else that listens."""
     return uvicorn.Config(
         app(controller, extensions),
         host=config.listen.host,

@@ -9,6 +9,7 @@ from litestar.datastructures import State
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from limosa.api.auth import Caller, still_known
+from limosa.fleet.chronicle import PAGE
 
 EVENTS = "text/event-stream"
 SILENCE = 10.0
@@ -46,4 +47,5 @@ async def _told(
         if now() - spoke >= SILENCE:
             spoke = now()
             yield ServerSentEventMessage(comment="alive")
-        await asyncio.sleep(every)
+        if len(messages) < PAGE:  # a full page has more behind it
+            await asyncio.sleep(every)
