@@ -26,6 +26,7 @@ COMMANDS = (
     Lazy("resolve", "limosa.cli.resolve:resolve", "Take back a guest in doubt, once the other host is fenced."),
     Lazy("speed", "limosa.cli.moves:speed", "Change the bandwidth of a move in flight."),
     Lazy("hosts", "limosa.cli.hosts:hosts", "List the hosts an agent knows."),
+    Lazy("hooks", "limosa.cli.hooks:hooks", "See and try what is told where guests live."),
     Lazy("cpu", "limosa.cli.cpu:cpu", "CPU flags: which guest can run where, and why not."),
     Lazy("fleet", "limosa.cli.fleet:fleet", "Try drains and packing on a fleet in a file."),
     Lazy("agent", "limosa.cli.agent:agent", "Run this host's agent."),
