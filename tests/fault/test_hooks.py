@@ -9,6 +9,7 @@ import ssl
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -358,6 +359,32 @@ async def test_a_file_that_cannot_be_written_is_tried_again(bench: Bench) -> Non
     log.rmdir()
     bench.later(5)
     await until(lambda: bench.shown().delivered == 1)
+
+
+async def test_a_file_system_that_hangs_is_left_after_its_time_and_holds_up_no_end(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Never set: were the thread one that the loop's end waits for, this test would not end.
+    monkeypatch.setattr("limosa.agent.hooks.file._append", lambda *_: threading.Event().wait())
+    courier = await bench.begin(HookConfig(file=str(bench.directory / "log"), timeout=0.2))
+    bench.move()
+    await until(lambda: bench.shown().failed == 1)
+    assert bench.shown().last_error == "it could not be written within 0.2 s"
+    bench.later(5)
+    async with asyncio.timeout(5):
+        await courier.close()
+
+
+async def test_a_delivery_writes_nothing_to_the_journal(bench: Bench, receiver: Receiver) -> None:
+    """The journal's next write may be the one in some guest's pause."""
+    receiver.answers = [500]
+    await bench.begin(bench.hook(receiver.url), HookConfig(file=str(bench.directory / "log")))
+    bench.move()
+    before = bench.store._db.total_changes
+    await until(lambda: bench.shown().failed == 1)
+    bench.later(5)
+    await until(lambda: all(hook.delivered == 1 for hook in (bench.courier.shown() if bench.courier else ())))
+    assert bench.store._db.total_changes == before
 
 
 # -- restarts -----------------------------------------------------------------------------------------------------

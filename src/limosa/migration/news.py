@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from limosa.errors import LimosaError
+from limosa.errors import LimosaError, MoveAborted
 from limosa.guest.profile import Profile
 from limosa.units import HostName, MoveId
 from limosa.wire.hooks import EventKind, GuestNews, HookEvent, stamp
@@ -75,4 +75,4 @@ def _error(why: BaseException) -> dict[str, str]:
         return {"code": why.code, "what": why.what}
     if isinstance(why, Exception):
         return {"code": LimosaError.code, "what": f"{type(why).__name__}: {why}"}
-    return {"code": "aborted", "what": "the move was aborted"}
+    return {"code": MoveAborted.code, "what": "the move was aborted"}

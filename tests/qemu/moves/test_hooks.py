@@ -19,6 +19,7 @@ from limosa.lab.hosts import Host
 from limosa.lab.inside import Process
 from limosa.lab.lab import Lab
 from limosa.lab.provision import start_agent
+from limosa.lab.trouble import Flight, copying_ram
 
 pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module")]
 
@@ -131,6 +132,24 @@ async def test_a_file_and_a_receiver_hear_of_a_move_once_with_the_right_facts(la
         for receiver in receivers:
             receiver.kill()
             await receiver.wait(10)
+
+
+async def test_a_move_that_is_rolled_back_is_told_of_by_the_host_that_still_has_the_guest(
+    lab: Lab, guest: Starter
+) -> None:
+    a, b = lab.host("a"), lab.host("b")
+    told_b = (await listed(b))["log"]["delivered"]
+    _, agent = await guest(GuestSpec("web3", GuestOptions(addresses=("10.66.0.100/24",), pages=8, pages_rate=1)))
+    await agent.close()
+    flight = await Flight.depart(a, "web3", "b", "--bandwidth", "3M")
+    assert not (await flight.until(copying_ram)).state.over, flight.story()
+    assert (await limosa(a, "abort", "web3")).status == 0
+    await told(a, "log", 1)
+    (event,) = (json.loads(line) for line in a.path("/srv/moves.jsonl").read_text().splitlines())
+    data = event["data"]
+    assert (event["type"], event["teller"], data["host"], data["epoch"]) == ("guest.move-failed", "a", "a", 0)
+    assert (data["guest"], data["destination"], data["error"]["code"]) == ("web3", "b", "aborted")
+    assert (await listed(b))["log"]["delivered"] == told_b
 
 
 async def test_a_move_arrives_while_all_receivers_are_down_and_they_hear_of_it_later(lab: Lab, guest: Starter) -> None:

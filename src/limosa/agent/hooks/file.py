@@ -1,7 +1,11 @@
 """Adds events to a file, one line of JSON each."""
 
 import asyncio
+import contextlib
 import os
+import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from limosa.agent.hooks.config import HookConfig
@@ -14,12 +18,38 @@ async def append(hook: HookConfig, body: bytes) -> Answer:
     """One attempt; delivered when the line is on disk."""
     try:
         async with asyncio.timeout(hook.timeout):
-            await asyncio.to_thread(_append, Path(hook.file), body)
+            await _beside(partial(_append, Path(hook.file), body))
     except TimeoutError:
         return Answer(delivered=False, words=f"it could not be written within {hook.timeout:g} s")
     except OSError as error:
         return Answer(delivered=False, words=str(error))
     return Answer(delivered=True, words="written")
+
+
+async def _beside(deed: Callable[[], None]) -> None:
+    """Do something in a thread of its own, which the agent's end does not wait for: a file system may hang."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def end(error: OSError | None) -> None:
+        if done.done():
+            return  # nobody waits any more
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error = None
+        try:
+            deed()
+        except OSError as refusal:
+            error = refusal
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the agent has ended
+            loop.call_soon_threadsafe(end, error)
+
+    threading.Thread(target=run, name="hook's file", daemon=True).start()
+    await done
 
 
 def _append(path: Path, body: bytes) -> None:

@@ -17,6 +17,9 @@ from limosa.wire.hooks import HookEvent
 HEARD = 2000
 """Bytes of a program's last output that are kept."""
 
+DYING = 2.0
+"""Seconds in which a program that was killed is waited for."""
+
 _VARIABLES = ("guest", "uuid", "host", "source", "destination", "epoch", "move", "macs")
 
 
@@ -51,7 +54,10 @@ async def _ended(hook: HookConfig, process: asyncio.subprocess.Process, said: IO
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await asyncio.shield(process.wait())
+            # Nobody waits for one that hangs in the kernel: it dies when it can.
+            dying = asyncio.ensure_future(process.wait())
+            await asyncio.wait({dying}, timeout=DYING)
+            dying.cancel()
     words = "exit status 0" if status == 0 else _with_output(_status_words(status), said)
     return Answer(delivered=status == 0, words=words)
 
