@@ -105,6 +105,7 @@ def agents_running(fleet: Inventory, directory: Path) -> Iterator[Connection]:
     ours, theirs = spawn.Pipe(duplex=False)
     process = spawn.Process(target=run, args=(fleet, directory, EVERY, theirs), daemon=True)
     process.start()
+    theirs.close()
     try:
         ours.recv()
         yield ours

@@ -25,6 +25,10 @@ from limosa.wire.rpc import LARGEST_MESSAGE, PROTOCOL
 DIAL_LIMIT = 5.0
 """Seconds for TCP, TLS and the upgrade together."""
 
+DIALLED_AT_ONCE = 32
+"""Hosts; a controller that starts knows a thousand, and all of their handshakes together would take longer than one
+may."""
+
 PEER_PATH = f"/v{PROTOCOL}/peer"
 
 _log = structlog.get_logger()
@@ -54,6 +58,7 @@ class Peers:
         self._hosts = hosts
         self._links: dict[HostName, PeerLink] = {}
         self._locks: dict[HostName, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._dialling = asyncio.Semaphore(DIALLED_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
         self.clocks: dict[HostName, tuple[Finding, ...]] = {}
         """What was found about each peer's clock when it was last dialled."""
@@ -84,7 +89,7 @@ class Peers:
     async def _dial(self, host: HostName, endpoint: Endpoint) -> PeerLink:
         remedy = f"see whether limosa-agent runs on {host} and port {endpoint.port} is open between the hosts"
         try:
-            async with asyncio.timeout(DIAL_LIMIT):
+            async with self._dialling, asyncio.timeout(DIAL_LIMIT):
                 socket = await self._upgrade(host, endpoint)
         except TimeoutError as error:
             raise PeerError(f"{host} ({endpoint}) does not answer within {DIAL_LIMIT:g} s", remedy=remedy) from error
@@ -106,7 +111,8 @@ class Peers:
     async def _upgrade(self, host: HostName, endpoint: Endpoint) -> "aiohttp.ClientWebSocketResponse[bool]":
         context = trust.client_context(self._config.pki_dir)  # read anew, so that a renewed certificate is used
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+            # Each link keeps its connection; aiohttp would leave it at a hundred of them.
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0))
         socket = await self._session.ws_connect(
             f"https://{endpoint}{PEER_PATH}",
             ssl=context,
