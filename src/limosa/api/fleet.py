@@ -12,10 +12,10 @@ from litestar.datastructures import State
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
 
 from limosa.api.auth import Caller, admin
-from limosa.errors import NotFound
 from limosa.fleet.chronicle import changes_before
 from limosa.fleet.controller import Controller
 from limosa.fleet.inventory import HostState
+from limosa.fleet.picture import cursor_of
 from limosa.wire.fleet import Change, Fit, FleetGuest, FleetHost, GuestRules, HostSettings, StateAsked, TwoOwners
 
 T = TypeVar("T")
@@ -67,28 +67,21 @@ async def list_hosts(request: Asked, after: After = "", limit: Limit = 100) -> H
 @get("/hosts/{name:str}", summary="One host")
 async def show_host(request: Asked, name: FromPath[str]) -> FleetHost:
     """A host by its name."""
-    return await _host(request, name)
-
-
-async def _host(request: Asked, name: str) -> FleetHost:
-    for host in await controller_of(request).hosts():
-        if host.name == name:
-            return host
-    raise NotFound(f"the fleet has no host {name}", remedy="limosa hosts lists them")
+    return await controller_of(request).host(name)
 
 
 @put("/hosts/{name:str}/state", guards=[admin], summary="What a host is used for")
 async def set_state(request: Asked, name: FromPath[str], data: JSONBody[StateAsked]) -> FleetHost:
     """Active again, in maintenance, or lost; draining is an operation."""
     await controller_of(request).set_state(name, HostState(data.state), request.user.name, data.why)
-    return await _host(request, name)
+    return await controller_of(request).host(name)
 
 
 @put("/hosts/{name:str}/settings", guards=[admin], summary="What is said of a host")
 async def set_settings(request: Asked, name: FromPath[str], data: JSONBody[HostSettings]) -> FleetHost:
     """Rack, labels, storages, watts, price, limits: all of them are replaced."""
     await controller_of(request).set_settings(name, data, request.user.name)
-    return await _host(request, name)
+    return await controller_of(request).host(name)
 
 
 @get("/guests", summary="The guests of the fleet")
@@ -96,23 +89,15 @@ async def list_guests(
     request: Asked, after: After = "", limit: Limit = 100, host: FromQuery[str | None] = None
 ) -> GuestPage:
     """Every guest where it was last seen, or those of one host."""
-    guests = await controller_of(request).guests()
-    chosen = (guest for guest in guests if host is None or guest.host == host)
-    return GuestPage(*page(chosen, lambda guest: f"{guest.id} {guest.host}", after, limit))
+    controller = controller_of(request)
+    one_more = await (controller.guests_from(after, limit + 1) if host is None else controller.guests_on(host))
+    return GuestPage(*page(one_more, cursor_of, after, limit))
 
 
 @get("/guests/{guest:str}", summary="One guest")
 async def show_guest(request: Asked, guest: FromPath[str]) -> FleetGuest:
     """A guest by its id, or by a name that only one has."""
-    return await _guest(request, guest)
-
-
-async def _guest(request: Asked, guest: str) -> FleetGuest:
-    found = await controller_of(request).registry.guest(guest)
-    for each in await controller_of(request).guests():
-        if each.id == found.report.key:
-            return each
-    raise NotFound(f"{guest} is on its way, or given up", remedy="limosa ls lists the guests")
+    return await controller_of(request).guest(guest)
 
 
 @get("/guests/{guest:str}/fits", summary="Where a guest could go")
@@ -125,7 +110,7 @@ async def guest_fits(request: Asked, guest: FromPath[str]) -> tuple[Fit, ...]:
 async def set_rules(request: Asked, guest: FromPath[str], data: JSONBody[GuestRules]) -> FleetGuest:
     """Anti-affinity groups, pins, priority: all of them are replaced."""
     key = await controller_of(request).set_rules(guest, data, request.user.name)
-    return await _guest(request, key)
+    return await controller_of(request).guest(key)
 
 
 @get("/audit/owners", summary="Guests with two owners")

@@ -29,6 +29,7 @@ class LivingPort:
         self._peers = peers
         self._limits = limits
         self._retries = retries
+        self._drawn = picture.Drawn()
         self._bandwidth: dict[str, float | None] = {}
 
     async def claim(self, operation: str) -> Hand:
@@ -65,13 +66,11 @@ class LivingPort:
 
     async def host_of(self, guest: str) -> str:
         """Where a guest was last reported."""
-        fleet = await self.inventory()
-        return next((each.host for each in fleet.guests if each.uuid == guest), "")
+        return picture.host_of(await self._registry.census(), guest)
 
     async def inventory(self) -> Inventory:
         """The fleet as the database has it."""
-        hosts, guests = await self._registry.hosts(), await self._registry.guests()
-        return picture.inventory(hosts, guests, self._limits, self.now())
+        return picture.inventory(await self._registry.census(), self._limits, self.now(), self._drawn)
 
     @property
     def limits(self) -> Limits:
