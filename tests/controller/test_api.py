@@ -153,6 +153,15 @@ async def test_a_repeated_request_with_its_key_begins_nothing_new(api: Api) -> N
     assert (other.status_code, other.json()["code"]) == (409, "blocked")
 
 
+async def test_a_repeated_request_is_answered_even_if_it_could_not_be_planned_any_more(api: Api) -> None:
+    asked = {"kind": "move", "moves": [{"guest": "web1", "to": "b"}]}
+    key = {"Idempotency-Key": "k2"}
+    first = (await api.operator.post("/v1/operations", json=asked, headers=key)).json()
+    await api.controller.registry.take("a", report("a", guest("web2", "a")), time.time())
+    assert (await api.operator.post("/v1/operations", json=asked)).status_code == 404
+    assert (await api.operator.post("/v1/operations", json=asked, headers=key)).json()["id"] == first["id"]
+
+
 REFUSED: tuple[tuple[str, str, Any, int], ...] = (
     ("get", "/v1/hosts/z", None, 404),
     ("get", "/v1/nothing", None, 404),

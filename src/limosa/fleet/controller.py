@@ -214,12 +214,14 @@ class Controller:
         return await asyncio.to_thread(plan, asked, fleet, name=name, who=who, now=time.time())
 
     async def submit(self, asked: OperationAsked, who: str, key: str, asked_hash: str) -> Operation:
-        """Plan an operation and keep it; where it is approved already, let it run.
+        """Plan an operation and keep it; where it is approved already, let it run. A key that is known plans nothing.
 
         Raises:
             NotFound, UsageError, Blocked.
         """
-        kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
+        kept = await self.store.answered(who, key, asked_hash) if key else None
+        if kept is None:
+            kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
         if asked.approved and kept.phase == "planned":
             return await self.approve(kept.id, who, asked.why)
         return kept

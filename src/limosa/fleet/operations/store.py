@@ -61,6 +61,16 @@ class OperationStore:
         async with self._database.read() as connection:
             return tuple(_decoded(row) for row in (await connection.execute(wanted)).mappings())
 
+    async def answered(self, who: str, key: str, asked: str) -> Operation | None:
+        """The operation that this key made before; None for a new key.
+
+        Raises:
+            Blocked: the key was used for something else.
+        """
+        async with self._database.read() as connection:
+            known = await _answered(connection, who, key, asked)
+            return None if known is None else _decoded(await _row(connection, known))
+
     async def add(self, operation: Operation, key: str = "", asked: str = "") -> Operation:
         """Keep a new operation, which waits for its approval; the earlier one where the same key asked the same.
 
@@ -68,8 +78,9 @@ class OperationStore:
             Blocked: the key was used for something else.
         """
         async with self._database.write() as connection:
+            await connection.execute(sa.delete(answers).where(answers.c.at < time.time() - REMEMBER))
             if key and (known := await _answered(connection, operation.who, key, asked)) is not None:
-                return _decoded(await _row(connection, known))
+                return _decoded(await _row(connection, known))  # the same request was being planned beside this one
             row = {"id": operation.id, "created": operation.created, "phase": operation.phase, "body": _json(operation)}
             await connection.execute(sa.insert(operations).values(row))
             if key:
@@ -165,8 +176,8 @@ async def _row(connection: AsyncConnection, operation: str) -> Mapping[Any, Any]
 
 async def _answered(connection: AsyncConnection, who: str, key: str, asked: str) -> str | None:
     """The operation that this key made. Raises Blocked where it was asked for another thing."""
-    await connection.execute(sa.delete(answers).where(answers.c.at < time.time() - REMEMBER))
-    wanted = sa.select(answers).where((answers.c.who == who) & (answers.c.key == key))
+    remembered = answers.c.at >= time.time() - REMEMBER
+    wanted = sa.select(answers).where((answers.c.who == who) & (answers.c.key == key) & remembered)
     row = (await connection.execute(wanted)).first()
     if row is None:
         return None
