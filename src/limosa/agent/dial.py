@@ -25,7 +25,7 @@ from limosa.wire.rpc import LARGEST_MESSAGE, PROTOCOL
 DIAL_LIMIT = 5.0
 """Seconds for TCP, TLS and the upgrade together."""
 
-DIALLED_AT_ONCE = 32
+DIALLED_AT_ONCE = 16
 """Hosts; a controller that starts knows a thousand, and all of their handshakes together would take longer than one
 may."""
 
