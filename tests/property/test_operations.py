@@ -1,7 +1,7 @@
 """Operations on a fleet in memory: whatever fails and whoever crashes, they end, and nothing is done twice."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 import msgspec
@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from limosa.errors import Fenced
+from limosa.errors import Fenced, PeerError
+from limosa.fleet.bandwidth import Gate, capacity, gates
 from limosa.fleet.inventory import Guest, GuestId, Host, Inventory, Limits
-from limosa.fleet.operations.advance import BACK_OFF, Wish
+from limosa.fleet.operations.advance import BACK_OFF, Wish, deed_of
 from limosa.fleet.operations.carry_out import carry_out
 from limosa.fleet.operations.simulated import SimulatedPort, World
 from limosa.units import Bytes, BytesPerSecond, GuestName, HostName
-from limosa.wire.fleet import Forecast, Item, ItemState, Operation, OperationKind, Phase
+from limosa.wire.fleet import Forecast, Item, ItemState, LimitsAsked, Operation, OperationKind, Phase
+from limosa.wire.reports import Hand
 
 
 def fleet(guests: int, limits: Limits = Limits()) -> Inventory:  # noqa: B008  (frozen)
@@ -109,6 +111,90 @@ def test_a_controller_killed_at_any_call_loses_nothing_and_repeats_nothing(
         assert item.state is (ItemState.FAILED if hopeless else ItemState.DONE)
         assert world.inventory.by_uuid[GuestId(item.guest)].host == ("a" if hopeless else item.destination)
     assert ended.phase is (Phase.DONE if all(i.state is ItemState.DONE for i in ended.items) else Phase.PARTLY)
+
+
+@settings(deadline=None, max_examples=100)
+@given(data=st.data(), racks=st.lists(st.sampled_from("pq"), min_size=3, max_size=3), guests=st.integers(1, 8))
+def test_the_moves_of_two_operations_together_keep_to_links_racks_and_the_total(
+    data: st.DataObject, racks: list[str], guests: int
+) -> None:
+    rates = st.floats(1e6, 1e9).map(BytesPerSecond)
+    limits = Limits(
+        moves_in=3,
+        moves_out=4,
+        bandwidth=data.draw(st.none() | rates),
+        rack_bandwidth=data.draw(st.none() | rates),
+        racks=data.draw(st.dictionaries(st.sampled_from("pq"), rates)),
+    )
+    there = fleet(guests, limits)
+    links = data.draw(st.lists(st.none() | rates, min_size=3, max_size=3))
+    hosts = tuple(
+        msgspec.structs.replace(host, rack=rack, link=link)
+        for host, rack, link in zip(there.hosts, racks, links, strict=True)
+    )
+    seconds = data.draw(st.lists(st.floats(1, 9), min_size=guests, max_size=guests))
+    world = World(
+        msgspec.structs.replace(there, hosts=hosts),
+        seconds=lambda item: seconds[int(item.guest[1:])],
+        fails=lambda item: item.attempts == 1 and item.guest == "u0",
+    )
+    whole = away_from_a(there)
+    half = guests // 2
+    tighter = LimitsAsked(bandwidth=data.draw(st.none() | st.floats(1e6, 1e9)))
+    parts = [
+        msgspec.structs.replace(whole, id="one", items=whole.items[:half], limits=tighter),
+        msgspec.structs.replace(whole, id="two", items=whole.items[half:]),
+    ]
+
+    seen: list[list[str]] = []
+
+    class Watched(SimulatedPort):
+        async def sleep(self, seconds: float) -> None:
+            await asyncio.sleep(0)
+            seen.append(sorted(deed_of(item) for _, item, _ in world.running()))
+            if seen[-4:] == [seen[-1]] * 4:  # both have looked since anything changed
+                within(world, limits)
+            await super().sleep(seconds / 4)
+
+    async def both() -> list[Operation]:
+        return await asyncio.gather(*(carry_out(world.add(part), Watched(world)) for part in parts))
+
+    assert [each.phase for each in asyncio.run(both())] == [Phase.DONE, Phase.DONE]
+
+
+def within(world: World, limits: Limits) -> None:
+    """No gate carries more than it may, as far as every move was told."""
+    sent, hosts = defaultdict[Gate, float](float), {str(host.name): host for host in world.inventory.hosts}
+    for _, item, rate in world.running():
+        for gate in gates(limits, hosts[item.source], hosts[item.destination]):
+            if (most := capacity(limits, hosts, gate)) is not None:
+                assert rate is not None
+                sent[gate] += rate
+                assert sent[gate] <= most * (1 + 1e-9)
+
+
+async def test_a_rate_that_could_not_be_told_is_told_again() -> None:
+    inventory = fleet(2, Limits(bandwidth=BytesPerSecond(1e6)))
+    world = World(inventory, seconds=lambda item: 3.0 if item.guest == "u0" else 6.0, fails=lambda _: False)
+    refusals = [PeerError("no route"), PeerError("no route")]
+
+    class Deaf(SimulatedPort):
+        async def speed(self, hand: Hand, item: Item) -> None:
+            if refusals:
+                raise refusals.pop()
+            await super().speed(hand, item)
+
+    ended = await carry_out(world.add(away_from_a(inventory)), Deaf(world))
+    assert ended.phase is Phase.DONE
+    assert world.rates == {("move-1", "u0#1"): 0.5e6, ("move-1", "u1#1"): 1e6}
+
+
+async def test_a_host_with_limits_of_its_own_keeps_them() -> None:
+    inventory = fleet(6, Limits(moves_out=6, moves_in=6))
+    hosts = (msgspec.structs.replace(inventory.hosts[0], max_out=1), *inventory.hosts[1:])
+    world = World(msgspec.structs.replace(inventory, hosts=hosts), seconds=lambda _: 2.0, fails=lambda _: False)
+    assert (await carry_out(world.add(away_from_a(inventory)), world.port())).phase is Phase.DONE
+    assert world.most_at_once == 1
 
 
 async def test_a_stopped_controller_that_goes_on_later_is_fenced_off() -> None:

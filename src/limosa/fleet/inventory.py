@@ -167,6 +167,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of each host's link that moves may fill, 0 to 1."""
     rack_bandwidth: BytesPerSecond | None = None
     """Into or out of one rack; moves within a rack do not count. None for no limit."""
+    racks: Mapping[str, BytesPerSecond] = {}
+    """The same of racks that have a limit of their own, by name."""
     bandwidth: BytesPerSecond | None = None
     """All moves together."""
     overcommit: float = 1.0
@@ -175,6 +177,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts whose loss the rest must be able to take over (N+1: 1) when hosts are switched off."""
     cooldown: Seconds = Seconds(3600.0)
     """A guest that moved less than this ago is not moved again to even out load."""
+
+    def of_rack(self, rack: str) -> BytesPerSecond | None:
+        """Bytes per second into, or out of, a rack; None for no limit."""
+        return self.racks.get(rack, self.rack_bandwidth)
+
+    def into(self, host: Host) -> int:
+        """How many moves a host may take in at once."""
+        return self.moves_in if host.max_in is None else host.max_in
+
+    def out_of(self, host: Host) -> int:
+        """How many moves may leave a host at once."""
+        return self.moves_out if host.max_out is None else host.max_out
 
     def vcpus_of(self, host: Host) -> int:
         """How many vCPUs a host may hold. Whole ones, so that sums are exact; the small term is for 10 * 1.1."""

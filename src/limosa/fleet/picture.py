@@ -15,8 +15,6 @@ SILENT_AFTER = 30.0
 OWN_SHARE = 0.05
 OWN_LEAST = 1 * GIB
 """Memory that a host keeps for itself: this share of it, at least so much, but never more than half."""
-UNKNOWN_LINK = 125e6
-"""Bytes per second of a migration link of which neither driver nor operator says anything: a gigabit."""
 
 
 def silent_for(seen: float, now: float) -> float:
@@ -89,6 +87,7 @@ def _host(kept: KeptHost, now: float) -> Host:
     machine, settings = kept.machine, kept.settings
     assert machine is not None
     own = min(max(int(machine.memory * OWN_SHARE), OWN_LEAST), machine.memory // 2)
+    link = settings.link or machine.link
     silent = silent_for(kept.seen, now) > 0 and kept.state is HostState.ACTIVE
     return Host(
         name=HostName(kept.name),
@@ -98,7 +97,7 @@ def _host(kept: KeptHost, now: float) -> Host:
         disk=Bytes(machine.disk),
         disk_free=Bytes(machine.disk_free),
         cpu=machine.cpu,
-        link=BytesPerSecond(settings.link or machine.link or UNKNOWN_LINK),
+        link=BytesPerSecond(link) if link else None,
         rack=settings.rack,
         labels=settings.labels,
         storages=settings.storages,

@@ -211,6 +211,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     ended: float | None = None
     blackout_ms: float | None = None
     bytes: int = 0
+    rate: float | None = None
+    """Bytes per second that it may send, as its agent was told last; None for what its links give."""
 
     @property
     def over(self) -> bool:

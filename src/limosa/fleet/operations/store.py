@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from limosa.errors import Blocked, Fenced, NotFound
+from limosa.fleet.bandwidth import Way
 from limosa.fleet.chronicle import note, tell
 from limosa.fleet.db.engine import Database
 from limosa.fleet.db.tables import answers, operations
@@ -164,6 +165,14 @@ class OperationStore:
         wanted = sa.select(operations.c.id, operations.c.holder).where(operations.c.phase.in_(_OPEN))
         async with self._database.read() as connection:
             return tuple(Kept(row.id, row.holder) for row in await connection.execute(wanted))
+
+    async def in_flight(self, but: str) -> tuple[Way, ...]:
+        """Moves that run, of all operations but this one."""
+        wanted = sa.select(operations.c.body).where(operations.c.phase.in_(_OPEN) & (operations.c.id != but))
+        async with self._database.read() as connection:
+            opened = [_decoded(row) for row in (await connection.execute(wanted)).mappings()]
+        moving = (item for each in opened for item in each.items if item.state is ItemState.MOVING)
+        return tuple(Way(item.source, item.destination) for item in moving)
 
 
 async def _row(connection: AsyncConnection, operation: str) -> Mapping[Any, Any]:
