@@ -72,6 +72,28 @@ class Row(NamedTuple):
     """Reports that the API never showed."""
 
 
+class _Probes:
+    """The latest report that an agent told of; read as they come, or the agents would wait for a full pipe."""
+
+    def __init__(self, told: Connection) -> None:
+        self._told = told
+        self._latest: Probe | None = None
+        self._news = asyncio.Event()
+        asyncio.get_running_loop().add_reader(told.fileno(), self._read)
+
+    def _read(self) -> None:
+        while self._told.poll():
+            self._latest = self._told.recv()
+            self._news.set()
+
+    async def next(self) -> Probe:
+        """One that was told since this was asked for."""
+        self._news.clear()
+        await self._news.wait()
+        assert self._latest is not None
+        return self._latest
+
+
 @dataclass(slots=True)
 class _Measured:
     latency: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -150,18 +172,16 @@ def controller_running(fleet: Inventory, home: Path, ca: Path, database: str) ->
 async def _measure(
     fleet: Inventory, running: Running, cluster: Cluster | None, seconds: float, told: Connection
 ) -> Row:
-    begun = time.monotonic()
+    begun, probes = time.monotonic(), _Probes(told)
     async with running.client() as client:
         await _all_known(fleet, client, running.process)
         known_after = time.monotonic() - begun
         await asyncio.sleep(EVERY)
-        while told.poll():
-            told.recv()
         measured, start = _Measured(), time.monotonic()
         before = _cpu(running.process.pid), _cpu_below(cluster)
         async with asyncio.timeout(seconds + PROBE_SECONDS):
             await asyncio.gather(
-                _ask(fleet, client, start + seconds, measured), _probe(client, told, start + seconds, measured)
+                _ask(fleet, client, start + seconds, measured), _probe(client, probes, start + seconds, measured)
             )
     took = time.monotonic() - start
     return Row(
@@ -231,16 +251,10 @@ async def _request(client: httpx.AsyncClient, kind: str, guest: str, host: str) 
             return await client.post("/v1/plans", json={"kind": "drain", "hosts": [host]})
 
 
-async def _probe(client: httpx.AsyncClient, told: Connection, until: float, measured: _Measured) -> None:
+async def _probe(client: httpx.AsyncClient, probes: _Probes, until: float, measured: _Measured) -> None:
     """Follow one report after another until the API shows it; those made meanwhile are passed over."""
     while time.monotonic() < until:
-        probe: Probe | None = None
-        while told.poll():
-            probe = told.recv()
-        if probe is None:
-            await asyncio.sleep(LOOK_EVERY)
-            continue
-        lag = await _seen(client, probe)
+        lag = await _seen(client, await probes.next())
         if lag is None:
             measured.lost += 1
         else:

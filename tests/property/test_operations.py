@@ -14,10 +14,13 @@ from limosa.fleet.bandwidth import Gate, capacity, gates
 from limosa.fleet.inventory import Guest, GuestId, Host, Inventory, Limits
 from limosa.fleet.operations.advance import BACK_OFF, Wish, deed_of
 from limosa.fleet.operations.carry_out import carry_out
+from limosa.fleet.operations.planning import DESTINATIONS, plan, replanned
 from limosa.fleet.operations.simulated import SimulatedPort, World
+from limosa.testing import fleets
 from limosa.units import Bytes, BytesPerSecond, GuestName, HostName
-from limosa.wire.fleet import Forecast, Item, ItemState, LimitsAsked, Operation, OperationKind, Phase
-from limosa.wire.reports import Hand
+from limosa.wire.fleet import Forecast, Item, ItemState, LimitsAsked, Operation, OperationAsked, OperationKind, Phase
+from limosa.wire.moves import MoveState
+from limosa.wire.reports import Hand, Outcome
 
 
 def fleet(guests: int, limits: Limits = Limits()) -> Inventory:  # noqa: B008  (frozen)
@@ -247,6 +250,94 @@ async def test_a_pause_starts_nothing_and_a_cancellation_takes_back_what_can_be(
     assert ended.phase is Phase.CANCELLED
     assert [item.state for item in ended.items] == [ItemState.DONE] * 2 + [ItemState.CANCELLED] * 2
     assert [move.guest for move in world.moved] == ["u0", "u1"]
+
+
+def drain_of_h0(inventory: Inventory) -> Operation:
+    asked = OperationAsked(kind=OperationKind.DRAIN, hosts=("h0",))
+    planned = plan(asked, inventory, name="drain-1", who="test", now=0.0)
+    return msgspec.structs.replace(planned, phase=Phase.RUNNING)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    guests=st.integers(1, 5),
+    hosts=st.integers(2, 5),
+    bad=st.sets(st.tuples(st.integers(0, 4), st.integers(1, 4))),
+    lives=st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=8),
+)
+def test_a_guest_whose_move_fails_goes_elsewhere_and_a_drain_ends_with_who_has_no_way_left(
+    guests: int, hosts: int, bad: set[tuple[int, int]], lives: list[tuple[int, bool]]
+) -> None:
+    inventory = Inventory(
+        hosts=tuple(fleets.host(number, 16) for number in range(hosts)),
+        guests=tuple(fleets.guest(number, 0, 1) for number in range(guests)),
+    )
+    ways = {(f"g{guest}", f"h{host}") for guest, host in bad}
+    world = World(inventory, seconds=lambda _: 2.0, fails=lambda item: (item.name, item.destination) in ways, retries=1)
+    operation = world.add(drain_of_h0(inventory))
+
+    async def live_and_die() -> Operation:
+        for lives_for, before in lives:
+            try:
+                return await carry_out(operation, Mortal(world, lives_for, before=before))
+            except Crash:
+                world.pass_time(1.0)
+        return await carry_out(operation, world.port())
+
+    ended = asyncio.run(live_and_die())
+    assert all(count == 1 for count in Counter(move.guest for move in world.moved).values())
+    stays = {guest.name for guest in world.inventory.on(HostName("h0"))}
+    for guest in inventory.guests:
+        items = [item for item in ended.items if item.guest == guest.uuid]
+        others = [item.destination for item in items]
+        assert len(set(others)) == len(others) <= DESTINATIONS
+        assert all(item.state is ItemState.REROUTED for item in items[:-1])
+        assert items[-1].state is (ItemState.FAILED if guest.name in stays else ItemState.DONE)
+        assert items[-1].tried == tuple(others[:-1])
+        open_to_it = {f"h{number}" for number in range(1, hosts)} - {host for name, host in ways if name == guest.name}
+        if guest.name in stays:
+            assert len(others) == min(DESTINATIONS, hosts - 1), "it gave up while there was another way"
+        else:
+            assert others[-1] in open_to_it
+    assert ended.phase is (Phase.PARTLY if stays else Phase.DONE)
+
+
+async def test_a_move_that_an_operator_aborted_is_not_tried_elsewhere() -> None:
+    inventory = Inventory(hosts=tuple(fleets.host(number, 16) for number in range(3)), guests=(fleets.guest(0, 0, 1),))
+    world = World(inventory, seconds=lambda _: 5.0, fails=lambda _: False)
+    operation = world.add(drain_of_h0(inventory))
+
+    class Aborting(SimulatedPort):
+        async def sleep(self, seconds: float) -> None:
+            for _, item, _ in world.running():
+                world.take_back(Hand(operation, world.epochs[operation]), item)
+            await super().sleep(seconds)
+
+        async def status(self, hand: Hand, item: Item) -> Outcome:
+            outcome = await super().status(hand, item)
+            if outcome.status is None or outcome.status.state is not MoveState.ABORTED:
+                return outcome
+            error = {"code": "aborted", "what": "an operator took it back"}
+            return msgspec.structs.replace(outcome, status=msgspec.structs.replace(outcome.status, error=error))
+
+    ended = await carry_out(operation, Aborting(world))
+    assert [(item.state, item.said) for item in ended.items] == [(ItemState.FAILED, "an operator took it back")]
+    assert ended.phase is Phase.PARTLY
+
+
+def test_who_came_to_a_host_after_its_drain_was_planned_leaves_it_too() -> None:
+    hosts = tuple(fleets.host(number, 16) for number in range(3))
+    before = Inventory(hosts=hosts, guests=(fleets.guest(0, 0, 1),))
+    drained = drain_of_h0(before)
+    done = tuple(msgspec.structs.replace(item, state=ItemState.DONE) for item in drained.items)
+    # The latest report is from before the move: g0 counts where it is by now, and is not moved again.
+    now = msgspec.structs.replace(before, guests=(*before.guests, fleets.guest(1, 0, 1)))
+    items, left = replanned(msgspec.structs.replace(drained, items=done), now)
+    assert [(item.name, item.source, item.state) for item in items] == [
+        ("g0", "h0", ItemState.DONE),
+        ("g1", "h0", ItemState.WAITING),
+    ]
+    assert left == ()
 
 
 async def test_who_waits_for_one_that_stays_stays_too_and_says_so() -> None:

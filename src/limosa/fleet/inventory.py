@@ -129,6 +129,8 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     """It may run on these hosts only; empty allows all."""
     pin_labels: tuple[str, ...] = ()
     """It needs a host with all of these labels."""
+    shuns: tuple[HostName, ...] = ()
+    """Hosts to which a move of it has failed: no plan sends it there again."""
     priority: int = 0
     """Higher ones leave first."""
     blocked: tuple[str, ...] = ()

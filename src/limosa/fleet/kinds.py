@@ -19,7 +19,7 @@ from limosa.fleet.inventory import Guest, Host, Inventory
 C = TypeVar("C", GuestCpu, HostCpu)
 T = TypeVar("T")
 Places = NDArray[np.intp]
-Wants = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+Wants = tuple[tuple[str, ...], ...]
 
 
 class Kinds:
@@ -139,7 +139,7 @@ def _distinct(values: Iterable[T]) -> tuple[list[T], Places]:
 
 
 def _wants(guest: Guest) -> Wants:
-    return guest.storages, guest.networks, guest.pin_hosts, guest.pin_labels
+    return guest.storages, guest.networks, guest.pin_hosts, guest.pin_labels, guest.shuns
 
 
 def _places(hosts: Sequence[Host], guest: Guest) -> Truth:
@@ -152,6 +152,7 @@ def _places(hosts: Sequence[Host], guest: Guest) -> Truth:
         and networks.issubset(host.networks)
         and labels.issubset(host.labels)
         and (not guest.pin_hosts or host.name in guest.pin_hosts)
+        and host.name not in guest.shuns
         for host in hosts
     )
     return np.fromiter(answers, np.bool_, len(hosts))

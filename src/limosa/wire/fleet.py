@@ -185,6 +185,8 @@ class ItemState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     """Given up: its attempts are used up, or it makes no sense to repeat it."""
+    REROUTED = "rerouted"
+    """Given up for another destination: a later item of the same guest goes there."""
     CANCELLED = "cancelled"
 
 
@@ -199,6 +201,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """Places, in the operation, of the moves that must have ended well before this one starts."""
     state: ItemState = ItemState.WAITING
     attempts: int = 0
+    """Of this guest, to other destinations too."""
+    before: int = 0
+    """Attempts among them that had another destination."""
+    tried: tuple[str, ...] = ()
+    """The other destinations."""
     not_before: float = 0.0
     """Unix time before which it is not tried again."""
     move: str = ""
@@ -206,6 +213,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     move_state: MoveState | None = None
     said: str = ""
     """Why the latest attempt failed."""
+    code: str = ""
+    """The code of that error."""
     remedy: str = ""
     began: float | None = None
     ended: float | None = None
@@ -217,7 +226,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def over(self) -> bool:
         """True when nothing more will happen to it."""
-        return self.state in {ItemState.DONE, ItemState.FAILED, ItemState.CANCELLED}
+        return self.state not in {ItemState.WAITING, ItemState.MOVING}
 
 
 class LeftGuest(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,10 @@ FINAL_CODES = frozenset({"blocked", "twin-differs", "not-found", "usage", "guest
 """Errors that a second attempt would meet again, and the wish of an operator who aborted this one move."""
 
 
+NOT_KNOWN = "not-known"
+"""Code of an item that was given up without knowing what became of its move."""
+
+
 class Wish(StrEnum):
     """What operators want of an operation."""
 
@@ -177,6 +181,7 @@ def _done(item: Item, now: float, status: MoveStatus | None = None) -> Item:
         move_state=MoveState.COMPLETED,
         ended=now,
         said="",
+        code="",
         remedy="",
         blackout_ms=measured.blackout_ms if measured else None,
         bytes=measured.ram_bytes + measured.disk_bytes if measured else 0,
@@ -184,12 +189,14 @@ def _done(item: Item, now: float, status: MoveStatus | None = None) -> Item:
 
 
 def _failed(item: Item, what: str, remedy: str, code: str, retries: int, now: float) -> Item:
-    final = code in FINAL_CODES or item.attempts > retries
-    pause = min(BACK_OFF * 2 ** max(0, item.attempts - 1), LONGEST_BACK_OFF)
+    attempts = item.attempts - item.before
+    final = code in FINAL_CODES or attempts > retries
+    pause = min(BACK_OFF * 2 ** max(0, attempts - 1), LONGEST_BACK_OFF)
     return msgspec.structs.replace(
         item,
         state=ItemState.FAILED if final else ItemState.WAITING,
         said=what,
+        code=code,
         remedy=remedy,
         not_before=now + pause,
         ended=now if final else None,
@@ -204,7 +211,7 @@ def _silent(item: Item, now: float) -> Item:
         return item
     what = f"{said}: what became of the move is not known"
     return msgspec.structs.replace(
-        item, state=ItemState.FAILED, said=what, remedy=f"limosa doctor, on {item.source}", ended=now
+        item, state=ItemState.FAILED, said=what, code=NOT_KNOWN, remedy=f"limosa doctor, on {item.source}", ended=now
     )
 
 
@@ -269,6 +276,7 @@ def _started(item: Item, now: float) -> Item:
         move="",
         move_state=None,
         said="",
+        code="",
         remedy="",
         began=item.began or now,
     )
@@ -279,6 +287,7 @@ def finished(operation: Operation, now: float) -> Operation:
     if operation.phase is Phase.CANCELLING:
         phase = Phase.CANCELLED
     else:
-        incomplete = bool(operation.left) or any(item.state is not ItemState.DONE for item in operation.items)
+        well = {ItemState.DONE, ItemState.REROUTED}
+        incomplete = bool(operation.left) or any(item.state not in well for item in operation.items)
         phase = Phase.PARTLY if incomplete else Phase.DONE
     return msgspec.structs.replace(operation, phase=phase, ended=now)

@@ -10,7 +10,7 @@ import structlog
 from limosa.errors import Fenced, LimosaError, PeerError
 from limosa.fleet.inventory import Limits
 from limosa.fleet.operations.advance import Abort, Around, Command, Pace, Reading, Start, Wish, advance, finished
-from limosa.fleet.operations.planning import newcomers
+from limosa.fleet.operations.planning import replanned
 from limosa.fleet.operations.port import Port
 from limosa.wire.fleet import Item, ItemState, Operation, Phase
 from limosa.wire.reports import Hand
@@ -140,11 +140,11 @@ def _rests(operation: Operation) -> bool:
 
 
 async def _grown(port: Port, operation: Operation) -> Operation:
-    """With the guests that came to an emptied host after the plan was made: an owner may start one there by hand."""
+    """With what is still to be done, now that all items are over."""
     if operation.phase is Phase.CANCELLING:
         return operation
-    items, left = newcomers(operation, await port.inventory())
-    return msgspec.structs.replace(operation, items=(*operation.items, *items), left=left)
+    items, left = replanned(operation, await port.inventory())
+    return msgspec.structs.replace(operation, items=items, left=left)
 
 
 def limits_of(operation: Operation, own: Limits) -> Limits:

@@ -242,7 +242,8 @@ async def _close(connection: AsyncConnection, operation: Operation) -> None:
         await set_state(connection, operation.hosts, HostState.ACTIVE, "")
         return
     occupied = {left.host for left in operation.left}
-    occupied |= {item.source for item in operation.items if item.state is not ItemState.DONE}
+    gone = {ItemState.DONE, ItemState.REROUTED}
+    occupied |= {item.source for item in operation.items if item.state not in gone}
     empty = [host for host in operation.hosts if host not in occupied]
     if empty:
         await set_state(connection, empty, HostState.DRAINED, f"{operation.id}: {operation.why}")
