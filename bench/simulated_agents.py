@@ -151,6 +151,7 @@ def run(fleet: Inventory, directory: Path, every: float, told: Connection) -> No
         every: seconds between two reports of one agent.
         told: the benchmark's end of the pipe is the other one.
     """
+    logging.disable()  # links that end while they begin, on a machine that is too busy, are the other end's to tell
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     asyncio.run(_run(fleet, directory, every, told))
 

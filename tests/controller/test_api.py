@@ -199,7 +199,7 @@ async def test_a_guest_with_two_owners_is_found(api: Api) -> None:
 
 async def test_a_silent_host_is_shown_as_silent_and_its_guests_as_last_seen(api: Api) -> None:
     await api.controller.registry.seen({"a": time.time() - 100})
-    await api.controller.registry.silent("a", "no route")
+    await api.controller.registry.silent({"a": "no route"})
     host = (await api.viewer.get("/v1/hosts/a")).json()
     assert (host["silent_for"] > 90, host["trouble"], host["guests"]) == (True, "no route", 2)
     assert (await api.viewer.get("/v1/guests/web1")).json()["silent_for"] > 90

@@ -52,7 +52,7 @@ async def test_signs_of_life_and_silence_are_seen_without_any_report(database: D
     here, there = Registry(database), Registry(database)
     await here.take("a", report("a"), 1.0)
     assert (await there.host("a")).seen == 1.0
-    await here.silent("a", "no route")
+    await here.silent({"a": "no route"})
     assert (await there.host("a")).trouble == "no route"
     await here.seen({"a": 9.0})
     host = await there.host("a")

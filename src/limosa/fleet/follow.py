@@ -75,6 +75,7 @@ class Follower:
         self._registry = registry
         self._intake = Intake(registry)
         self._signs: dict[str, float] = {}
+        self._troubles: dict[str, str] = {}
 
     async def follow(self) -> None:
         """Do it until cancelled."""
@@ -89,7 +90,9 @@ class Follower:
                     followed.pop(name).cancel()
                 await asyncio.sleep(NOTE_SIGNS)
                 signs, self._signs = self._signs, {}
+                troubles, self._troubles = self._troubles, {}
                 await self._registry.seen(signs)
+                await self._registry.silent(troubles)
         finally:
             for task in followed.values():
                 task.cancel()
@@ -102,7 +105,7 @@ class Follower:
                 known = await self._ask(host, known)
             except LimosaError as error:
                 _log.info("a host is silent", host=host, why=error.what)
-                await self._registry.silent(host, error.what)
+                self._troubles[host] = error.what
                 await asyncio.sleep(AGAIN)
             except sa.exc.SQLAlchemyError as error:  # what was not kept is asked for again
                 _log.error("a report cannot be kept", host=host, why=str(error))
@@ -113,6 +116,7 @@ class Follower:
         ask = ReportAsk(known=known, wait=WAIT)
         report = await link.call("fleet.report", ask, Report, timeout=ANSWER_SECONDS)
         self._signs[host] = time.time()
+        self._troubles.pop(host, None)
         if report.number == 0:
             return Known(report.incarnation, 0)
         if report.since == 0 or report.machine or report.guests or report.gone:

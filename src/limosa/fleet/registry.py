@@ -84,12 +84,14 @@ class Registry:
                     statement.values(values), [{"host": name, "at": at} for name, at in when.items()]
                 )
 
-    async def silent(self, host: str, why: str) -> None:
-        """A host's agent cannot be reached."""
-        async with self._database.write() as connection:
-            await counted(connection, counters.c.signs)
-            changed = (hosts.c.name == host) & (hosts.c.trouble != why)
-            await connection.execute(sa.update(hosts).where(changed).values(trouble=why))
+    async def silent(self, why: Mapping[str, str]) -> None:
+        """Hosts whose agents cannot be reached, and why."""
+        if why:
+            async with self._database.write() as connection:
+                await counted(connection, counters.c.signs)
+                statement = sa.update(hosts).where(hosts.c.name == sa.bindparam("host"))
+                rows = [{"host": host, "said": said} for host, said in why.items()]
+                await connection.execute(statement.values(trouble=sa.bindparam("said")), rows)
 
     # -- what is known ----------------------------------------------------------------------------------------
 
