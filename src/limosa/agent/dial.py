@@ -16,6 +16,7 @@ from limosa.agent import pki_check, trust
 from limosa.agent.config import Endpoint
 from limosa.agent.hosts import Hosts
 from limosa.agent.link import PeerLink
+from limosa.agent.pki import CA_CERT, HOST_CERT, HOST_KEY
 from limosa.agent.websocket import ClientChannel
 from limosa.errors import PeerError, UsageError
 from limosa.units import HostName, Seconds
@@ -32,6 +33,18 @@ may."""
 PEER_PATH = f"/v{PROTOCOL}/peer"
 
 _log = structlog.get_logger()
+
+
+_Stamp = tuple[int, int, int] | None
+
+
+def _stamp(file: Path) -> _Stamp:
+    """What changes when a file is replaced; None where there is none."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 class Caller(Protocol):
@@ -60,6 +73,7 @@ class Peers:
         self._locks: dict[HostName, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._dialling = asyncio.Semaphore(DIALLED_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
+        self._trusted: tuple[tuple[_Stamp, ...], ssl.SSLContext] | None = None
         self.clocks: dict[HostName, tuple[Finding, ...]] = {}
         """What was found about each peer's clock when it was last dialled."""
 
@@ -109,7 +123,7 @@ class Peers:
         return PeerLink(host, ClientChannel(socket), {}, silence=self._config.silence)
 
     async def _upgrade(self, host: HostName, endpoint: Endpoint) -> "aiohttp.ClientWebSocketResponse[bool]":
-        context = trust.client_context(self._config.pki_dir)  # read anew, so that a renewed certificate is used
+        context = self._context()
         if self._session is None:
             # Each link keeps its connection; aiohttp would leave it at a hundred of them.
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0))
@@ -122,6 +136,17 @@ class Peers:
         )
         self._note_clock(host, socket)
         return socket
+
+    def _context(self) -> ssl.SSLContext:
+        """One for all links, as long as the files are the same: a certificate may be renewed, and each costs memory.
+
+        Raises:
+            NotFound, PeerError: as `trust.client_context` does.
+        """
+        stamps = tuple(_stamp(self._config.pki_dir / name) for name in (CA_CERT, HOST_CERT, HOST_KEY))
+        if self._trusted is None or self._trusted[0] != stamps:
+            self._trusted = stamps, trust.client_context(self._config.pki_dir)
+        return self._trusted[1]
 
     def _note_clock(self, host: HostName, socket: "aiohttp.ClientWebSocketResponse[bool]") -> None:
         date = socket._response.headers.get("Date")  # noqa: SLF001  (aiohttp offers no public way to the upgrade's headers)
