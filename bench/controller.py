@@ -14,6 +14,7 @@ import asyncio
 import json
 import multiprocessing
 import os
+import signal
 import ssl
 import statistics
 import subprocess
@@ -104,6 +105,7 @@ class _Measured:
 
 def measure(fleet: Inventory, seconds: float, databases: Sequence[str]) -> list[Row]:
     """One row for each database (`sqlite`, `postgresql`)."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # whoever is ended takes what he started with him
     with tempfile.TemporaryDirectory(prefix="lm-bench-") as name:
         directory = Path(name)
         pki.create_ca(directory / "ca", "bench")
