@@ -14,7 +14,7 @@ import structlog
 from limosa.agent.dial import Peers
 from limosa.agent.hooks.courier import Courier
 from limosa.agent.hosts import Hosts
-from limosa.errors import LimosaError
+from limosa.errors import LimosaError, NotFound
 from limosa.fleet import picture
 from limosa.fleet.audit import two_owners
 from limosa.fleet.chronicle import note, tell
@@ -160,11 +160,32 @@ class Controller:
 
     async def hosts(self) -> tuple[FleetHost, ...]:
         """Every host, by name."""
-        return picture.shown_hosts(await self.registry.hosts(), await self.registry.guests(), time.time())
+        return picture.shown_hosts(await self.registry.census(), time.time())
+
+    async def host(self, name: str) -> FleetHost:
+        """One host. Raises NotFound."""
+        kept = await self.registry.host(name)
+        return picture.shown_host(kept, (await self.registry.census()).claimed_by(name), time.time())
 
     async def guests(self) -> tuple[FleetGuest, ...]:
         """Every guest, where it is."""
-        return picture.shown_guests(await self.registry.guests(), await self.registry.hosts(), time.time())
+        return picture.shown_guests(await self.registry.census(), time.time())
+
+    async def guests_from(self, after: str, limit: int) -> tuple[FleetGuest, ...]:
+        """The first guests behind a cursor (`picture.cursor_of`)."""
+        return picture.shown_from(await self.registry.census(), after, limit, time.time())
+
+    async def guests_on(self, host: str) -> tuple[FleetGuest, ...]:
+        """The guests of one host."""
+        return picture.shown_on(await self.registry.census(), host, time.time())
+
+    async def guest(self, wanted: str) -> FleetGuest:
+        """One guest, by id or by a name that only one has. Raises NotFound."""
+        found = await self.registry.guest(wanted)
+        shown = picture.shown_one(await self.registry.census(), found.report.key, time.time())
+        if shown is None:
+            raise NotFound(f"{wanted} is on its way, or given up", remedy="limosa ls lists the guests")
+        return shown
 
     async def inventory(self) -> Inventory:
         """What planners read."""
@@ -216,12 +237,14 @@ class Controller:
         return await asyncio.to_thread(plan, asked, fleet, name=name, who=who, now=time.time())
 
     async def submit(self, asked: OperationAsked, who: str, key: str, asked_hash: str) -> Operation:
-        """Plan an operation and keep it; where it is approved already, let it run.
+        """Plan an operation and keep it; where it is approved already, let it run. A key that is known plans nothing.
 
         Raises:
             NotFound, UsageError, Blocked.
         """
-        kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
+        kept = await self.store.answered(who, key, asked_hash) if key else None
+        if kept is None:
+            kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
         if asked.approved and kept.phase == "planned":
             return await self.approve(kept.id, who, asked.why)
         return kept

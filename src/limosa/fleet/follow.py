@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 
+import sqlalchemy as sa
 import structlog
 
 from limosa.agent.dial import Peers
@@ -23,6 +25,47 @@ NOTE_SIGNS = 5.0
 _log = structlog.get_logger()
 
 
+class Intake:
+    """Takes reports into the registry: those that come while some are being written are written together."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._waiting: dict[str, tuple[Report, asyncio.Future[None]]] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    async def take(self, host: str, report: Report) -> None:
+        """Have a host's report kept; its next one comes when this one is.
+
+        Raises:
+            SQLAlchemyError: the database refuses.
+        """
+        kept = asyncio.get_running_loop().create_future()
+        self._waiting[host] = report, kept
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="intake")
+        await kept
+
+    async def _write(self) -> None:
+        while self._waiting:
+            taken, self._waiting = self._waiting, {}
+            try:
+                await self._registry.take_all([(host, report) for host, (report, _) in taken.items()], time.time())
+            except sa.exc.SQLAlchemyError as error:
+                _tell(taken.values(), error)
+            else:
+                _tell(taken.values(), None)
+
+
+def _tell(taken: Iterable[tuple[Report, asyncio.Future[None]]], error: Exception | None) -> None:
+    for _, kept in taken:
+        if kept.done():  # nobody waits any more: this controller does not lead now
+            continue
+        if error is None:
+            kept.set_result(None)
+        else:
+            kept.set_exception(error)
+
+
 class Follower:
     """Follows every host of `hosts.toml`, also those that are added later. Only the leading controller does."""
 
@@ -30,7 +73,9 @@ class Follower:
         self._hosts = hosts
         self._peers = peers
         self._registry = registry
+        self._intake = Intake(registry)
         self._signs: dict[str, float] = {}
+        self._troubles: dict[str, str] = {}
 
     async def follow(self) -> None:
         """Do it until cancelled."""
@@ -45,7 +90,9 @@ class Follower:
                     followed.pop(name).cancel()
                 await asyncio.sleep(NOTE_SIGNS)
                 signs, self._signs = self._signs, {}
+                troubles, self._troubles = self._troubles, {}
                 await self._registry.seen(signs)
+                await self._registry.silent(troubles)
         finally:
             for task in followed.values():
                 task.cancel()
@@ -58,7 +105,10 @@ class Follower:
                 known = await self._ask(host, known)
             except LimosaError as error:
                 _log.info("a host is silent", host=host, why=error.what)
-                await self._registry.silent(host, error.what)
+                self._troubles[host] = error.what
+                await asyncio.sleep(AGAIN)
+            except sa.exc.SQLAlchemyError as error:  # what was not kept is asked for again
+                _log.error("a report cannot be kept", host=host, why=str(error))
                 await asyncio.sleep(AGAIN)
 
     async def _ask(self, host: HostName, known: Known | None) -> Known:
@@ -66,8 +116,9 @@ class Follower:
         ask = ReportAsk(known=known, wait=WAIT)
         report = await link.call("fleet.report", ask, Report, timeout=ANSWER_SECONDS)
         self._signs[host] = time.time()
+        self._troubles.pop(host, None)
         if report.number == 0:
             return Known(report.incarnation, 0)
         if report.since == 0 or report.machine or report.guests or report.gone:
-            await self._registry.take(host, report, time.time())
+            await self._intake.take(host, report)
         return Known(report.incarnation, report.number)
