@@ -25,6 +25,7 @@ from limosa.units import BytesPerSecond, HostName, Seconds, parse_size
 T = TypeVar("T")
 
 PEER_PORT = 7447
+METRICS_PORT = 9177
 MIGRATION_PORTS = range(49152, 49216)
 """The range that firewalls of this field already know."""
 
@@ -94,6 +95,8 @@ class Config:
     """Seconds without a sign of life after which a peer counts as gone."""
     controllers: tuple[str, ...] | None = None
     """Controllers that may command this agent; None for every one that the fleet's CA made."""
+    metrics: Endpoint | None = None
+    """Where Prometheus finds this agent; None where it is not to be found."""
 
     @property
     def hosts_file(self) -> Path:
@@ -128,6 +131,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bandwidth: str | int | float | None = None
     silence: float | int | None = None
     controllers: list[str] | None = None
+    metrics: str | None = None
 
 
 def load(config_dir: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -286,6 +290,7 @@ def _settle(directory: Path, given: Mapping[str, Any]) -> Config:
         bandwidth=parsed.get("bandwidth"),
         silence=parsed.get("silence", Seconds(5.0)),
         controllers=tuple(given["controllers"]) if "controllers" in given else None,
+        metrics=parsed.get("metrics"),
     )
 
 
@@ -333,6 +338,7 @@ _PARSERS: dict[str, Any] = {
     "listen": parse_endpoint,
     "migration_address": lambda text: parse_address(text) if text else "",
     "migration_ports": _ports,
+    "metrics": lambda text: parse_endpoint(text, METRICS_PORT) if text else None,
     "bandwidth": _bandwidth,
     "silence": _silence,
     "state_dir": _absolute,

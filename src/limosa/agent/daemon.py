@@ -21,6 +21,8 @@ from limosa.agent.doctor import Doctor
 from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
 from limosa.agent.keeper import Keeper
+from limosa.agent.metrics import AgentState, Metrics
+from limosa.agent.metrics_port import MetricsPort
 from limosa.agent.notify import feed_watchdog, notify
 from limosa.agent.orders import Orders
 from limosa.agent.peer import PeerServer, serve
@@ -44,7 +46,8 @@ class Agent:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.hosts = Hosts(config.hosts_file)
-        self.peers = Peers(config, self.hosts)
+        self.metrics = Metrics()
+        self.peers = Peers(config, self.hosts, self.metrics.calls.heard)
         facts = this_host.facts(config, self.hosts)
         self.moves = Moves(
             facts,
@@ -56,6 +59,9 @@ class Agent:
         self._service = Service(config, self.hosts, self.peers)
         self.doctor = Doctor(config, self.hosts, self.peers, self.moves)
         self._reporter = Reporter(config, self.moves, facts.migration_address)
+        self.moves.when_over(self.metrics.moves.count)
+        self.metrics.read(AgentState(config, self.hosts, self.peers, self.moves, self._reporter, lambda: self.server))
+        self._metrics_port: MetricsPort | None = None
         self._orders = Orders(self.moves, config.state_dir)
         self._keeper = Keeper(config.run_dir, self.moves)
         self._api = Api(config, self.moves, self)
@@ -71,6 +77,7 @@ class Agent:
         await self.moves.restore()
         self._keeper.start()
         await self._open_peer_port()
+        await self._open_metrics_port()
         await self._api.open()
         self._beside(this_host.qemu_versions(self.config.qemu))  # asked once now, so that nobody waits for it later
         _log.info(
@@ -87,6 +94,8 @@ class Agent:
         await self._reporter.close()
         await self._keeper.close()
         await self.moves.close()
+        if self._metrics_port:
+            await self._metrics_port.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -106,6 +115,7 @@ class Agent:
                 self.server.reload()
             else:
                 await self._open_peer_port()
+            await self._open_metrics_port()
         except LimosaError as error:
             _log.error("cannot use the new certificates", why=error.what, remedy=error.remedy)
         else:
@@ -113,12 +123,28 @@ class Agent:
 
     async def _open_peer_port(self) -> None:
         handlers = {**self.moves.handlers(), **self._service.handlers(), **self.doctor.handlers()}
-        for_controllers = {**self._reporter.handlers(), **self._orders.handlers()}
+        for_controllers = {
+            **self._reporter.handlers(),
+            **self._orders.handlers(),
+            **self.doctor.for_controllers(),
+        }
         door = Door(self.config, self._service.tell_of)
         try:
             self.server = await serve(self.config, handlers, self.hosts, door.routes(), for_controllers=for_controllers)
         except NotFound as error:
             _log.warning("no peer can reach this host yet", why=error.what, remedy=error.remedy)
+
+    async def _open_metrics_port(self) -> None:
+        """Open it, or open it again with the certificates that are there now. Guests move without it too."""
+        if self._metrics_port:
+            await self._metrics_port.close()
+        if self.config.metrics is None:
+            return
+        self._metrics_port = MetricsPort(self.config, self.config.metrics, self.metrics.registry)
+        try:
+            await self._metrics_port.open()
+        except LimosaError as error:
+            _log.error("Prometheus cannot scrape this agent", why=error.what, remedy=error.remedy)
 
     def _beside(self, deed: Any) -> None:
         task = asyncio.ensure_future(deed)
