@@ -11,6 +11,7 @@ import uvicorn
 
 from limosa.agent.pki import HOST_CERT, HOST_KEY
 from limosa.api.app import app
+from limosa.api.metrics import Measured
 from limosa.errors import UsageError
 from limosa.fleet.config import ControllerConfig
 from limosa.fleet.controller import Controller
@@ -41,7 +42,7 @@ async def serve(config: ControllerConfig) -> None:
 
 def _settings(config: ControllerConfig, controller: Controller) -> uvicorn.Config:
     return uvicorn.Config(
-        app(controller),
+        Measured(app(controller), controller.meters),
         host=config.listen.host,
         port=config.listen.port,
         ssl_certfile=str(config.pki_dir / HOST_CERT),

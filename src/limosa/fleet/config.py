@@ -39,6 +39,13 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     retries: Annotated[int, msgspec.Meta(ge=0)] = 3
 
 
+class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table `[metrics]`."""
+
+    guests: Annotated[int, msgspec.Meta(ge=-1)] = 20
+    """How many guests are named, those with the fewest compatible hosts first; -1: all of them."""
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keys of `controller.toml`."""
 
@@ -52,6 +59,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserve: Annotated[int, msgspec.Meta(ge=0)] = 1
     cooldown: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
     limits: LimitsConfig = LimitsConfig()
+    metrics: MetricsConfig = MetricsConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +76,8 @@ class ControllerConfig:
     limits: Limits
     retries: int
     silence: Seconds
+    named_guests: int = MetricsConfig().guests
+    """Guests that metrics name; -1 for all."""
 
 
 def load(directory: Path | None = None) -> ControllerConfig:
@@ -100,6 +110,7 @@ def load(directory: Path | None = None) -> ControllerConfig:
         limits=_limits(read),
         retries=read.limits.retries,
         silence=Seconds(5.0),
+        named_guests=read.metrics.guests,
     )
 
 

@@ -31,6 +31,8 @@ class Follower:
         self._peers = peers
         self._registry = registry
         self._signs: dict[str, float] = {}
+        self.heard: dict[str, float] = {}
+        """Hosts whose agents answer, and when each did last, seconds since 1970."""
 
     async def follow(self) -> None:
         """Do it until cancelled."""
@@ -43,6 +45,7 @@ class Follower:
                     followed[name] = asyncio.create_task(self._follow(name), name=f"follow {name}")
                 for name in followed.keys() - known.keys():
                     followed.pop(name).cancel()
+                    self.heard.pop(name, None)
                 await asyncio.sleep(NOTE_SIGNS)
                 signs, self._signs = self._signs, {}
                 await self._registry.seen(signs)
@@ -50,6 +53,7 @@ class Follower:
             for task in followed.values():
                 task.cancel()
             await asyncio.gather(*followed.values(), return_exceptions=True)
+            self.heard.clear()
 
     async def _follow(self, host: HostName) -> None:
         known: Known | None = None
@@ -58,6 +62,7 @@ class Follower:
                 known = await self._ask(host, known)
             except LimosaError as error:
                 _log.info("a host is silent", host=host, why=error.what)
+                self.heard.pop(host, None)
                 await self._registry.silent(host, error.what)
                 await asyncio.sleep(AGAIN)
 
@@ -65,7 +70,7 @@ class Follower:
         link = await self._peers.link(host)
         ask = ReportAsk(known=known, wait=WAIT)
         report = await link.call("fleet.report", ask, Report, timeout=ANSWER_SECONDS)
-        self._signs[host] = time.time()
+        self._signs[host] = self.heard[host] = time.time()
         if report.number == 0:
             return Known(report.incarnation, 0)
         if report.since == 0 or report.machine or report.guests or report.gone:
