@@ -4,14 +4,15 @@ Every name and label is in docs/metrics.md. No label names a guest, and each has
 thousand guests has as many series as one that moves two.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from limosa.errors import MoveAborted, MoveFailed
 from limosa.units import Side
-from limosa.wire.moves import Measured, MoveState, MoveStatus
+from limosa.wire.moves import Measured, MoveState, MoveStatus, Stage
 
 PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
 """Seconds: from a pause that nobody can measure to one that ends TCP connections."""
@@ -41,6 +42,23 @@ def gauge(
 def alone(name: str, words: str, value: float) -> GaugeMetricFamily:
     """A gauge without labels."""
     return gauge(name, words, [((), value)])
+
+
+def exposed(told: Collector) -> bytes:
+    """What a scrape is answered, in Prometheus' text format."""
+    return generate_latest(_WithoutBirthdays(told))
+
+
+class _WithoutBirthdays(Collector):
+    """Leaves out when each series was made (`…_created`): Prometheus does not use it, and it doubles the answer."""
+
+    def __init__(self, inner: Collector) -> None:
+        self._inner = inner
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._inner.collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
 
 
 class MoveMeters:
@@ -80,6 +98,8 @@ class MoveMeters:
             self._moves.labels(outcome, cause)
         for cause in (MoveFailed.code, MoveAborted.code):
             self._rollbacks.labels(cause)
+        for stage in Stage:
+            self._stages.labels(stage)
         for what in ("ram", "disk"):
             self._bytes.labels(what)
 

@@ -8,11 +8,12 @@ import ipaddress
 import ssl
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from limosa.agent import trust
 from limosa.agent.config import Config, Endpoint
+from limosa.agent.meters import exposed
 from limosa.errors import UsageError
 
 PATH = "/metrics"
@@ -54,7 +55,7 @@ class MetricsPort:
             self._runner = None
 
     async def _scrape(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=exposed(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _context(self) -> ssl.SSLContext:
         context = trust.server_context(self._config.pki_dir)

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
-from prometheus_client import generate_latest
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from limosa.agent.meters import alone, gauge
+from limosa.agent.meters import alone, exposed, gauge
 from limosa.agent.metrics import CONFLICTS, certificates
 from limosa.fleet.controller import Controller
 from limosa.fleet.inventory import HostState
@@ -60,7 +59,7 @@ class Exposition:
             mobility=await self._mobile(),
             now=time.time(),
         )
-        return generate_latest(_Together(controller, seen))
+        return exposed(_Together(controller, seen))
 
     async def _mobile(self) -> Mobility:
         """What is known; asked anew beside this scrape where it is old. Only the first scrape waits for it."""
