@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Protocol
 
 from limosa.agent import pki_check
 from limosa.errors import LimosaError
@@ -13,7 +14,6 @@ from limosa.units import HostName
 from limosa.wire.doctor import Facts, FleetDiagnosis, Trouble, Weight
 from limosa.wire.findings import Severity
 from limosa.wire.fleet import FleetHost, TwoOwners
-from limosa.wire.rpc import Caller
 
 AT_ONCE = 50
 """Agents that are asked at the same time."""
@@ -31,6 +31,13 @@ Hosts = Callable[[], Awaitable[Sequence[FleetHost]]]
 Owners = Callable[[], Awaitable[Sequence[TwoOwners]]]
 
 
+class Agent(Protocol):
+    """An agent that can be asked."""
+
+    async def call(self, method: str, params: None, result: type[Facts], *, timeout: float | None = None) -> Facts:
+        """Ask it. Raises LimosaError."""
+
+
 class FleetDoctor:
     """`limosa doctor` over a fleet.
 
@@ -40,7 +47,7 @@ class FleetDoctor:
         name: the controller's name.
     """
 
-    def __init__(self, link: Callable[[HostName], Awaitable[Caller]], pki_dir: Path, name: HostName) -> None:
+    def __init__(self, link: Callable[[HostName], Awaitable[Agent]], pki_dir: Path, name: HostName) -> None:
         self._link = link
         self._pki_dir = pki_dir
         self._name = name

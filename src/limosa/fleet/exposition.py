@@ -7,7 +7,7 @@ compatible hosts are named, as many as `[metrics] guests` says.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from limosa.agent.meters import alone, exposed, gauge
 from limosa.agent.metrics import CONFLICTS, certificates
 from limosa.fleet.controller import Controller
-from limosa.fleet.inventory import HostState
+from limosa.fleet.inventory import HostState, Inventory
 from limosa.fleet.mobility import Mobility, survey
 from limosa.fleet.progress import Head, open_heads, predicted_end
 from limosa.wire.fleet import FleetGuest, FleetHost, ItemState, OperationKind, Phase
@@ -39,10 +39,16 @@ class Seen(NamedTuple):
 
 
 class Exposition:
-    """Answers scrapes of one controller."""
+    """Answers scrapes of one controller.
 
-    def __init__(self, controller: Controller) -> None:
+    Args:
+        controller: whose fleet it is.
+        survey: finds out how well guests could leave; may take its time.
+    """
+
+    def __init__(self, controller: Controller, survey: Callable[[Inventory], Mobility] = survey) -> None:
         self._controller = controller
+        self._survey = survey
         self._surveying: asyncio.Task[Mobility] | None = None
         self._mobility: Mobility | None = None
         self._surveyed = 0.0
@@ -62,21 +68,25 @@ class Exposition:
         return exposed(_Together(controller, seen))
 
     async def _mobile(self) -> Mobility:
-        """What is known; asked anew beside this scrape where it is old. Only the first scrape waits for it."""
+        """What is known; asked anew beside this scrape where it is old. Only the first scrape waits for it.
+
+        A survey that failed fails one scrape, so that it is seen; the next one asks anew.
+        """
         now = time.monotonic()
-        if self._surveying is not None and self._surveying.done():
-            self._mobility = self._surveying.result()
+        if (asked := self._surveying) is not None and asked.done():
             self._surveying = None
+            if self._mobility is not None:  # else who waited for it was told
+                self._mobility = asked.result()
         if self._surveying is None and (self._mobility is None or now - self._surveyed >= SURVEY_EVERY):
             self._surveyed = now
-            self._surveying = asyncio.create_task(self._survey(), name="survey for metrics")
-        if self._mobility is not None:
-            return self._mobility
-        assert self._surveying is not None
-        return await asyncio.shield(self._surveying)
+            self._surveying = asyncio.create_task(self._ask(), name="survey for metrics")
+        if self._mobility is None:
+            assert self._surveying is not None
+            self._mobility = await asyncio.shield(self._surveying)
+        return self._mobility
 
-    async def _survey(self) -> Mobility:
-        return await asyncio.to_thread(survey, await self._controller.inventory())
+    async def _ask(self) -> Mobility:
+        return await asyncio.to_thread(self._survey, await self._controller.inventory())
 
 
 class _Together(Collector):
