@@ -6,11 +6,12 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from prometheus_client.parser import text_string_to_metric_families
 
 from limosa.agent import pki
 from limosa.lab.guestctl import GuestOptions, Status
@@ -36,6 +37,13 @@ except urllib.error.HTTPError as error:
 except OSError:
     print(0, "{}")  # it does not listen yet
 """
+SCRAPE = """
+import ssl, sys, urllib.request
+url, token = sys.argv[1:]
+request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})
+trusted = ssl.create_default_context(cafile="/etc/limosa/pki/ca-cert.pem")
+print(urllib.request.urlopen(request, context=trusted if url.startswith("https") else None).read().decode())
+"""
 
 
 class Fleet:
@@ -53,6 +61,17 @@ class Fleet:
         words = [sys.executable, "-c", CLIENT, url, method, self._token, "" if body is None else json.dumps(body)]
         status, _, told = (await host.run(words)).stdout.partition(" ")
         return int(status), json.loads(told or "null")
+
+    async def scrape(self, host: str, url: str) -> Callable[..., float]:
+        """What is told to a Prometheus on this host: name and labels -> value."""
+        words = [sys.executable, "-c", SCRAPE, url, self._token]
+        text = (await self.lab.host(host).run(words)).stdout
+        samples = {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for metric in text_string_to_metric_families(text)
+            for sample in metric.samples
+        }
+        return lambda name, **labels: samples[name, frozenset(labels.items())]
 
     async def until(self, path: str, wanted: Any, limit: float = 60) -> Any:
         """The first answer for which something holds (polled: a test's client keeps no stream)."""
@@ -154,6 +173,35 @@ async def test_restore_brings_the_guest_home(fleet: Fleet, web: tuple[GuestSpec,
     await fleet.until(await begin(fleet, "restore"), over)
     assert (await fleet.ask("GET", "/v1/hosts/a"))[1]["state"] == "active"
     await whole(fleet.lab.host("a"), web)
+
+
+async def test_prometheus_sees_the_moves_where_they_began_and_the_fleet_at_the_controller(
+    fleet: Fleet, web: tuple[GuestSpec, Status]
+) -> None:
+    for name in ("a", "b"):
+        seen = await fleet.scrape(name, "http://127.0.0.1:9177/metrics")
+        assert seen("limosa_moves_total", outcome="completed", cause="none") == 1
+        assert seen("limosa_move_duration_seconds_count") == 1
+        assert seen("limosa_move_blackout_seconds_count") == seen("limosa_move_downtime_seconds_count") == 1
+        assert 0 < seen("limosa_move_downtime_seconds_sum") < 10
+        assert seen("limosa_move_bytes_total", what="disk") > 0
+        assert seen("limosa_move_bytes_total", what="ram") > 1 << 20
+        assert seen("limosa_ownership_conflicts") == seen("limosa_moves_in_flight", state="in doubt") == 0
+        assert seen("limosa_agent_guests") == (1 if name == "a" else 0)
+        assert time.time() - seen("limosa_agent_controller_asked_timestamp_seconds") < 60
+    seen = await fleet.scrape("a", f"https://{fleet.lab.host('a').addresses.peer}:{PORT}/metrics")
+    assert seen("limosa_fleet_hosts", state="active") == 2
+    assert seen("limosa_fleet_guests", state="running") == 1
+    assert seen("limosa_guest_compatible_hosts", guest="web1", uuid=web[0].uuid) == 1
+    assert seen("limosa_controller_leader") == 1
+    assert seen("limosa_controller_followed_hosts") == 2
+
+
+async def test_the_fleets_doctor_has_asked_every_agent(fleet: Fleet, web: tuple[GuestSpec, Status]) -> None:
+    status, found = await fleet.ask("GET", "/v1/doctor")
+    assert status == 200
+    assert found["hosts"] == found["asked"] == 2
+    assert [each for each in found["troubles"] if each["weight"] == "error"] == []
 
 
 async def test_a_controller_that_is_killed_in_a_drain_goes_on_with_it_when_it_is_back(
