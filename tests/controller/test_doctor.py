@@ -85,7 +85,7 @@ async def examined(
     async def claimed() -> Sequence[TwoOwners]:
         return owners
 
-    return await FleetDoctor(agents.link, own, HostName("fleet-1")).examine(known, claimed)
+    return await FleetDoctor(agents.link, known, claimed, own, HostName("fleet-1")).examine()
 
 
 async def test_a_healthy_fleet_is_clean_and_every_agent_was_asked(certified: Path) -> None:
@@ -150,7 +150,6 @@ async def test_few_are_asked_at_the_same_time(certified: Path) -> None:
 
 async def test_who_asks_again_soon_gets_the_same_answer_and_nobody_is_asked_twice(certified: Path) -> None:
     agents = Agents()
-    fleet = FleetDoctor(agents.link, certified, HostName("fleet-1"))
 
     async def known() -> Sequence[FleetHost]:
         return [host("a")]
@@ -158,8 +157,9 @@ async def test_who_asks_again_soon_gets_the_same_answer_and_nobody_is_asked_twic
     async def nobody() -> Sequence[TwoOwners]:
         return ()
 
-    answers = await asyncio.gather(*(fleet.examine(known, nobody) for _ in range(5)))
-    answers.append(await fleet.examine(known, nobody))
+    fleet = FleetDoctor(agents.link, known, nobody, certified, HostName("fleet-1"))
+    answers = await asyncio.gather(*(fleet.examine() for _ in range(5)))
+    answers.append(await fleet.examine())
     assert len({id(answer) for answer in answers}) == 1
     assert agents.asked == ["a"]
     await fleet.close()

@@ -65,7 +65,7 @@ class Controller:
         self._port = LivingPort(self.store, self.registry, self._peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
         self._follower = Follower(hosts, self._peers, self.registry)
-        self._doctor = FleetDoctor(self._peers.link, config.pki_dir, config.host)
+        self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
         self._following: asyncio.Task[None] | None = None
         self._suspected: frozenset[str] = frozenset()
         self._told: frozenset[str] = frozenset()
@@ -164,7 +164,7 @@ class Controller:
 
     async def doctor(self) -> FleetDiagnosis:
         """What is wrong in the fleet, as it was found in the last few seconds."""
-        return await self._doctor.examine(self.hosts, self.owners)
+        return await self._doctor.examine()
 
     @property
     def following(self) -> Mapping[str, float]:

@@ -9,6 +9,7 @@ from typing import Protocol
 from limosa.agent import pki_check
 from limosa.errors import LimosaError
 from limosa.fleet.inventory import HostState
+from limosa.fleet.kept import Kept
 from limosa.migration.diagnosis import diagnose
 from limosa.units import HostName
 from limosa.wire.doctor import Facts, FleetDiagnosis, Trouble, Weight
@@ -43,37 +44,37 @@ class FleetDoctor:
 
     Args:
         link: gives the link to a host's agent.
+        hosts: gives the hosts of the fleet.
+        owners: gives the guests that more than one of them claims.
         pki_dir: the controller's own certificates.
         name: the controller's name.
     """
 
-    def __init__(self, link: Callable[[HostName], Awaitable[Agent]], pki_dir: Path, name: HostName) -> None:
+    def __init__(
+        self,
+        link: Callable[[HostName], Awaitable[Agent]],
+        hosts: Hosts,
+        owners: Owners,
+        pki_dir: Path,
+        name: HostName,
+    ) -> None:
         self._link = link
+        self._hosts = hosts
+        self._owners = owners
         self._pki_dir = pki_dir
         self._name = name
-        self._found: asyncio.Task[FleetDiagnosis] | None = None
-        self._until = 0.0
+        self._diagnosis = Kept(self._look, FRESH)
 
-    async def examine(self, hosts: Hosts, owners: Owners) -> FleetDiagnosis:
-        """Look at every host whose agent talks; who asks while somebody looks gets the same answer.
-
-        Args:
-            hosts: gives the hosts of the fleet.
-            owners: gives the guests that more than one of them claims.
-        """
-        now = asyncio.get_running_loop().time()
-        if self._found is None or (self._found.done() and now >= self._until):
-            self._found = asyncio.create_task(self._look(hosts, owners), name="fleet doctor")
-        return await asyncio.shield(self._found)
+    async def examine(self) -> FleetDiagnosis:
+        """Look at every host whose agent talks; who asks while somebody looks gets the same answer."""
+        return await self._diagnosis.get()
 
     async def close(self) -> None:
         """Look no further."""
-        if self._found is not None:
-            self._found.cancel()
-            await asyncio.gather(self._found, return_exceptions=True)
+        await self._diagnosis.close()
 
-    async def _look(self, hosts: Hosts, owners: Owners) -> FleetDiagnosis:
-        known = await hosts()
+    async def _look(self) -> FleetDiagnosis:
+        known = await self._hosts()
         facts, missing = await self._ask([host for host in known if not host.silent_for])
         own = pki_check.check(self._pki_dir, host=self._name)
         here = [
@@ -82,10 +83,9 @@ class FleetDoctor:
             )
             for f in own
         ]
-        told = [*_two_owners(await owners()), *_silent(known), *here]
+        told = [*_two_owners(await self._owners()), *_silent(known), *here]
         troubles = await asyncio.to_thread(diagnose, facts, missing)
         order = list(reversed(Weight))
-        self._until = asyncio.get_running_loop().time() + FRESH
         return FleetDiagnosis(
             at=time.time(),
             hosts=len(known),

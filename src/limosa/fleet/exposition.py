@@ -7,7 +7,7 @@ compatible hosts are named, as many as `[metrics] guests` says.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -16,22 +16,37 @@ from prometheus_client.registry import Collector
 
 from limosa.agent.meters import alone, exposed, gauge
 from limosa.agent.metrics import CONFLICTS, certificates
+from limosa.fleet import picture
+from limosa.fleet.audit import two_owners
 from limosa.fleet.controller import Controller
 from limosa.fleet.inventory import HostState, Inventory
+from limosa.fleet.kept import Kept
 from limosa.fleet.mobility import Mobility, survey
 from limosa.fleet.progress import Head, open_heads, predicted_end
-from limosa.wire.fleet import FleetGuest, FleetHost, ItemState, OperationKind, Phase
+from limosa.fleet.registry import KeptGuest, KeptHost
+from limosa.wire.fleet import FleetHost, ItemState, OperationKind, Phase
 
+READ_EVERY = 10.0
+"""Seconds for which what was read of a fleet is told again: two Prometheus servers cost no more than one."""
 SURVEY_EVERY = 60.0
 """Seconds between two looks at where every guest could go."""
+
+Survey = Callable[[Inventory], Mobility]
+
+
+class Read(NamedTuple):
+    """What is read of hosts and guests."""
+
+    hosts: Sequence[FleetHost]
+    guests: Mapping[str, int]
+    """By state."""
+    conflicts: int
 
 
 class Seen(NamedTuple):
     """The fleet at one moment."""
 
-    hosts: Sequence[FleetHost]
-    guests: Sequence[FleetGuest]
-    conflicts: int
+    fleet: Read
     operations: Sequence[Head]
     controllers: int
     mobility: Mobility
@@ -46,47 +61,38 @@ class Exposition:
         survey: finds out how well guests could leave; may take its time.
     """
 
-    def __init__(self, controller: Controller, survey: Callable[[Inventory], Mobility] = survey) -> None:
+    def __init__(self, controller: Controller, survey: Survey = survey) -> None:
         self._controller = controller
         self._survey = survey
-        self._surveying: asyncio.Task[Mobility] | None = None
-        self._mobility: Mobility | None = None
-        self._surveyed = 0.0
+        self._read = Kept(self._read_now, READ_EVERY)
+        self._mobility = Kept(self._survey_now, SURVEY_EVERY, beside=True)
 
     async def text(self) -> bytes:
         """Everything, in Prometheus' text format."""
         controller = self._controller
         seen = Seen(
-            hosts=await controller.hosts(),
-            guests=await controller.guests(),
-            conflicts=len(await controller.owners()),
+            fleet=await self._read.get(),
             operations=await open_heads(controller.database),
             controllers=await controller.count_living(),
-            mobility=await self._mobile(),
+            mobility=await self._mobility.get(),
             now=time.time(),
         )
         return exposed(_Together(controller, seen))
 
-    async def _mobile(self) -> Mobility:
-        """What is known; asked anew beside this scrape where it is old. Only the first scrape waits for it.
+    async def _read_now(self) -> Read:
+        registry = self._controller.registry
+        return await asyncio.to_thread(_read, await registry.hosts(), await registry.guests(), time.time())
 
-        A survey that failed fails one scrape, so that it is seen; the next one asks anew.
-        """
-        now = time.monotonic()
-        if (asked := self._surveying) is not None and asked.done():
-            self._surveying = None
-            if self._mobility is not None:  # else who waited for it was told
-                self._mobility = asked.result()
-        if self._surveying is None and (self._mobility is None or now - self._surveyed >= SURVEY_EVERY):
-            self._surveyed = now
-            self._surveying = asyncio.create_task(self._ask(), name="survey for metrics")
-        if self._mobility is None:
-            assert self._surveying is not None
-            self._mobility = await asyncio.shield(self._surveying)
-        return self._mobility
-
-    async def _ask(self) -> Mobility:
+    async def _survey_now(self) -> Mobility:
         return await asyncio.to_thread(self._survey, await self._controller.inventory())
+
+
+def _read(hosts: Sequence[KeptHost], guests: Sequence[KeptGuest], now: float) -> Read:
+    return Read(
+        hosts=picture.shown_hosts(hosts, guests, now),
+        guests=Counter(guest.state for guest in picture.shown_guests(guests, hosts, now)),
+        conflicts=len(two_owners((guest.host, guest.report) for guest in guests)),
+    )
 
 
 class _Together(Collector):
@@ -101,7 +107,7 @@ class _Together(Collector):
         controller, seen = self._controller, self._seen
         yield from controller.meters.registry.collect()
         yield from _of_controller(controller, seen)
-        yield from _of_hosts(seen.hosts)
+        yield from _of_hosts(seen.fleet.hosts)
         yield from _of_guests(seen, controller.config.named_guests)
         yield from of_operations(seen.operations, seen.now)
         yield from certificates(controller.config.pki_dir)
@@ -130,9 +136,9 @@ def _of_hosts(hosts: Sequence[FleetHost]) -> Iterator[Metric]:
 
 
 def _of_guests(seen: Seen, named: int) -> Iterator[Metric]:
-    states = Counter(guest.state for guest in seen.guests)
-    yield gauge("limosa_fleet_guests", "Guests by state.", [((s,), n) for s, n in states.items()], ("state",))
-    yield alone(CONFLICTS, "Guests that more than one host claims.", seen.conflicts)
+    states = [((state,), count) for state, count in seen.fleet.guests.items()]
+    yield gauge("limosa_fleet_guests", "Guests by state.", states, ("state",))
+    yield alone(CONFLICTS, "Guests that more than one host claims.", seen.fleet.conflicts)
     stuck = [((str(constraint),), count) for constraint, count in seen.mobility.stuck.items()]
     words = "Guests that no host can take now, by what takes the last host away."
     yield gauge("limosa_fleet_guests_stuck", words, stuck, ("constraint",))
