@@ -9,12 +9,13 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
+from limosa.agent import pki
 from limosa.agent.config import Config, Endpoint, load
 from limosa.agent.daemon import Agent
 from limosa.agent.hosts import HostEntry, write_missing
 from limosa.agent.metrics import PROVE_EVERY, DiskProof
 from limosa.agent.metrics_port import MetricsPort, is_loopback
-from limosa.errors import NotFound, StateDiskError, UsageError
+from limosa.errors import NotFound, PeerError, StateDiskError, UsageError
 from limosa.migration.store import OpenMove, Store
 from limosa.testing.ports import free_port
 from limosa.units import HostName, MoveId, Side
@@ -72,6 +73,20 @@ async def test_an_agent_tells_of_its_hosts_and_certificates_and_that_it_has_none
         assert seen("limosa_certificate_not_after_timestamp_seconds", {"certificate": "host"}) is None
         config.hosts_file.write_text("[hosts.b\n")
         assert str(seen("limosa_agent_known_hosts")) == "nan"
+
+
+async def test_a_host_that_cannot_be_dialled_is_a_call_that_failed(tmp_path: Path) -> None:
+    config = config_of(tmp_path)
+    pki.create_ca(tmp_path / "ca", "ca")
+    pki.issue_host(tmp_path / "ca", "a", [], config.pki_dir)
+    write_missing(config.hosts_file, {HostName("b"): HostEntry(address=f"127.0.0.1:{free_port()}")})
+    async with agent_of(config) as agent:
+        with pytest.raises(PeerError, match="connection refused"):
+            await agent.peers.link(HostName("b"))
+        seen = agent.metrics.registry.get_sample_value
+        assert seen("limosa_rpc_errors_total", {"method": "dial", "cause": "peer"}) == 1
+        assert seen("limosa_agent_peer_links", {"direction": "out"}) == 0
+        assert seen("limosa_certificate_not_after_timestamp_seconds", {"certificate": "host"}) is not None
 
 
 async def test_two_agents_in_one_process_share_no_series(tmp_path: Path) -> None:

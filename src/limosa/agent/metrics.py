@@ -5,7 +5,7 @@ A scrape reads `/proc`, the journal and the certificates. It asks no QEMU: to be
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,7 +41,7 @@ class Metrics:
     """One agent's registry; nothing of it is global, so that agents can share a process."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry(auto_describe=False)
+        self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         self.moves = MoveMeters(self.registry)
         self.calls = CallMeters(self.registry)
@@ -70,10 +70,6 @@ class AgentState(Collector):
         self._reporter = reporter
         self._server = server
         self._disk = DiskProof(moves.store)
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: a registry would otherwise read everything once, to learn the names."""
-        return ()
 
     def collect(self) -> Iterator[Metric]:
         """Read it."""
