@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
 
 from limosa.agent import pki
 from limosa.agent.config import Config, Endpoint, load
@@ -19,6 +18,7 @@ from limosa.errors import NotFound, PeerError, StateDiskError, UsageError
 from limosa.migration.store import OpenMove, Store
 from limosa.testing.ports import free_port
 from limosa.units import HostName, MoveId, Side
+from limosa.wire.moves import MoveState, MoveStatus, Stage
 
 
 def config_of(root: Path, **more: object) -> Config:
@@ -35,6 +35,10 @@ async def agent_of(config: Config) -> AsyncIterator[Agent]:
     finally:
         await agent.peers.close()
         agent.moves.store.close()
+
+
+async def no_numbers() -> bytes:
+    return b""
 
 
 def opened(move: str, side: Side) -> OpenMove:
@@ -69,10 +73,40 @@ async def test_an_agent_tells_of_its_hosts_and_certificates_and_that_it_has_none
         assert seen("limosa_agent_info", {"version": "0.1.0", "host": "a"}) == 1
         assert seen("limosa_agent_known_hosts") == 2
         assert seen("limosa_agent_peer_port_open") == 0
-        assert seen("limosa_journal_writable") == 1
+        assert b"\nlimosa_journal_writable 1.0\n" in await agent.metrics.text()
         assert seen("limosa_certificate_not_after_timestamp_seconds", {"certificate": "host"}) is None
         config.hosts_file.write_text("[hosts.b\n")
         assert str(seen("limosa_agent_known_hosts")) == "nan"
+
+
+@pytest.mark.parametrize(("stage", "looks"), [(Stage.COPY, True), (Stage.SWITCH_OVER, False), (Stage.RESUME, False)])
+async def test_while_a_guest_is_paused_a_scrape_takes_no_time_for_proc_and_the_state_disk(
+    stage: Stage, looks: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+
+    def found() -> tuple[()]:
+        looked.append("/proc")
+        return ()
+
+    monkeypatch.setattr("limosa.agent.metrics.find_guests", found)
+    async with agent_of(config_of(tmp_path)) as agent:
+        flying = MoveStatus(
+            id="m1",
+            guest="web1",
+            uuid="",
+            source="a",
+            destination="b",
+            state=MoveState.RUNNING,
+            stage=stage,
+            guest_runs=Side.SOURCE,
+            elapsed=1.0,
+        )
+        monkeypatch.setattr(agent.moves, "flying", lambda: (flying,))
+        monkeypatch.setattr(agent.moves.store, "prove", lambda: looked.append("disk"))
+        told = await agent.metrics.text()
+        assert looked == (["disk", "/proc"] if looks else [])
+        assert b'limosa_moves_in_flight{state="running"} 1.0' in told
 
 
 async def test_a_host_that_cannot_be_dialled_is_a_call_that_failed(tmp_path: Path) -> None:
@@ -108,27 +142,28 @@ def test_the_state_disk_is_tried_once_a_minute_however_often_prometheus_asks(tmp
     full = Full(tmp_path / "journal.db")
     proof = DiskProof(full, lambda: now[0])
     for now[0] in (0.0, 1.0, PROVE_EVERY - 1, PROVE_EVERY, PROVE_EVERY + 1):
-        assert not proof.holds()
+        proof.look()
+        assert proof.holds == 0
     assert tries == [0.0, PROVE_EVERY]
     full.close()
 
 
 async def test_a_loopback_port_answers_plainly_and_only_there(tmp_path: Path) -> None:
     endpoint = Endpoint("127.0.0.1", free_port())
-    port = MetricsPort(config_of(tmp_path), endpoint, CollectorRegistry())
+    port = MetricsPort(config_of(tmp_path), endpoint, no_numbers)
     await port.open()
     async with httpx.AsyncClient(base_url=f"http://{endpoint}") as client:
         assert (await client.get("/metrics")).status_code == 200
         assert (await client.get("/v1/guests")).status_code == 404
         with pytest.raises(UsageError, match="cannot serve metrics"):
-            await MetricsPort(config_of(tmp_path), endpoint, CollectorRegistry()).open()
+            await MetricsPort(config_of(tmp_path), endpoint, no_numbers).open()
         await port.close()
         with pytest.raises(httpx.TransportError):
             await client.get("/metrics")
 
 
 async def test_beyond_loopback_nothing_is_told_without_certificates(tmp_path: Path) -> None:
-    port = MetricsPort(config_of(tmp_path), Endpoint("0.0.0.0", free_port()), CollectorRegistry())
+    port = MetricsPort(config_of(tmp_path), Endpoint("0.0.0.0", free_port()), no_numbers)
     with pytest.raises(NotFound, match="is missing"):
         await port.open()
 
@@ -143,7 +178,7 @@ def test_what_counts_as_loopback(address: str, local: bool) -> None:
 
 async def test_an_agent_starts_although_its_metrics_port_is_taken(tmp_path: Path) -> None:
     endpoint = Endpoint("127.0.0.1", free_port())
-    taken = MetricsPort(config_of(tmp_path), endpoint, CollectorRegistry())
+    taken = MetricsPort(config_of(tmp_path), endpoint, no_numbers)
     await taken.open()
     config = replace(config_of(tmp_path), metrics=endpoint, listen=Endpoint("127.0.0.1", 0))
     config.run_dir.mkdir()

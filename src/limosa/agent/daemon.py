@@ -140,7 +140,7 @@ class Agent:
             await self._metrics_port.close()
         if self.config.metrics is None:
             return
-        self._metrics_port = MetricsPort(self.config, self.config.metrics, self.metrics.registry)
+        self._metrics_port = MetricsPort(self.config, self.config.metrics, self.metrics.text)
         try:
             await self._metrics_port.open()
         except LimosaError as error:

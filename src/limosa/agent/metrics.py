@@ -1,8 +1,10 @@
 """What an agent tells Prometheus: some of it counted as it happens (`meters.py`), the rest read while it is asked.
 
-A scrape reads `/proc`, the journal and the certificates. It asks no QEMU: to be watched costs a guest nothing.
+A scrape reads `/proc`, the journal and the certificates. It asks no QEMU, and while a guest is paused for its
+switch-over it takes no time for `/proc` and the state disk: to be watched shall cost a guest nothing.
 """
 
+import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +19,7 @@ from limosa.agent import pki
 from limosa.agent.config import Config
 from limosa.agent.dial import Peers
 from limosa.agent.hosts import Hosts
-from limosa.agent.meters import CallMeters, MoveMeters, alone, gauge
+from limosa.agent.meters import CallMeters, MoveMeters, alone, exposed, gauge
 from limosa.agent.peer import PeerServer
 from limosa.agent.reports import Reporter
 from limosa.errors import NotFound, StateDiskError, UsageError
@@ -26,7 +28,7 @@ from limosa.guest.profile import FoundGuest
 from limosa.migration.moves import Moves
 from limosa.migration.store import Held, Store, identity_of
 from limosa.units import Side
-from limosa.wire.moves import MoveState
+from limosa.wire.moves import MoveState, Stage
 
 PROVE_EVERY = 60.0
 """Seconds between two writes that prove that the state disk takes them."""
@@ -34,6 +36,7 @@ ARRIVING = "arriving"
 CONFLICTS = "limosa_ownership_conflicts"
 """The same at an agent and at a controller, each as far as it sees."""
 
+_PAUSING = frozenset({Stage.SWITCH_OVER, Stage.COMMIT, Stage.RESUME})
 _IN_FLIGHT = (*(state for state in MoveState if not state.over), ARRIVING)
 
 
@@ -45,10 +48,18 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.moves = MoveMeters(self.registry)
         self.calls = CallMeters(self.registry)
+        self._state: AgentState | None = None
 
-    def read(self, state: Collector) -> None:
-        """From now on, tell what this collector reads."""
+    def read(self, state: "AgentState") -> None:
+        """From now on, tell this state too."""
         self.registry.register(state)
+        self._state = state
+
+    async def text(self) -> bytes:
+        """Everything, in Prometheus' text format."""
+        if self._state is not None:
+            await self._state.look()
+        return exposed(self.registry)
 
 
 class AgentState(Collector):
@@ -70,6 +81,14 @@ class AgentState(Collector):
         self._reporter = reporter
         self._server = server
         self._disk = DiskProof(moves.store)
+        self._guests: tuple[FoundGuest, ...] = ()
+
+    async def look(self) -> None:
+        """See which QEMUs are here, and try the state disk; while a guest is paused, what was seen last counts."""
+        if any(status.stage in _PAUSING for status in self._moves.flying()):
+            return
+        self._disk.look()
+        self._guests = await asyncio.to_thread(find_guests)
 
     def collect(self) -> Iterator[Metric]:
         """Read it."""
@@ -101,10 +120,9 @@ class AgentState(Collector):
             return float("nan")
 
     def _of_guests(self) -> Iterator[Metric]:
-        guests = find_guests()
-        yield alone("limosa_agent_guests", "QEMU processes on this host.", len(guests))
+        yield alone("limosa_agent_guests", "QEMU processes on this host.", len(self._guests))
         words = "QEMUs here of guests that this host's journal gave up to another host."
-        yield alone(CONFLICTS, words, sum(self._given_up(guest) for guest in guests))
+        yield alone(CONFLICTS, words, sum(self._given_up(guest) for guest in self._guests))
 
     def _given_up(self, guest: FoundGuest) -> bool:
         owner = self._moves.store.owner(identity_of(guest.uuid or "", guest.name))
@@ -112,7 +130,7 @@ class AgentState(Collector):
 
     def _of_journal(self) -> Iterator[Metric]:
         states = Counter({str(state): 0 for state in _IN_FLIGHT})
-        states.update(str(status.state) for status in self._moves.all() if not status.state.over)
+        states.update(str(status.state) for status in self._moves.flying())
         states[ARRIVING] = len(self._moves.arriving())
         yield gauge("limosa_moves_in_flight", "Moves by state.", _each(states), ("state",))
         store = self._moves.store
@@ -122,7 +140,7 @@ class AgentState(Collector):
         if (since := store.open_since()) is not None:
             words = "When the oldest move that is open was recorded; absent where none is."
             yield alone("limosa_journal_oldest_open_timestamp_seconds", words, since)
-        yield alone("limosa_journal_writable", "1 where the state disk takes records.", float(self._disk.holds()))
+        yield alone("limosa_journal_writable", "1 where the state disk takes records.", self._disk.holds)
         size = store.path.stat().st_size if store.path.exists() else 0
         yield alone("limosa_journal_size_bytes", "Size of the journal.", size)
 
@@ -133,19 +151,21 @@ class DiskProof:
     def __init__(self, store: Store, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
         self._clock = clock
-        self._proved: tuple[float, bool] | None = None
+        self._next = clock()
+        self.holds = float("nan")
+        """1 or 0, as it was when it was tried last; NaN before."""
 
-    def holds(self) -> bool:
-        """As it was within the last `PROVE_EVERY` seconds."""
-        now = self._clock()
-        if self._proved is None or now - self._proved[0] >= PROVE_EVERY:
-            try:
-                self._store.prove()
-            except StateDiskError:
-                self._proved = (now, False)
-            else:
-                self._proved = (now, True)
-        return self._proved[1]
+    def look(self) -> None:
+        """Try it, if that was not done in the last `PROVE_EVERY` seconds."""
+        if self._clock() < self._next:
+            return
+        self._next = self._clock() + PROVE_EVERY
+        try:
+            self._store.prove()
+        except StateDiskError:
+            self.holds = 0.0
+        else:
+            self.holds = 1.0
 
 
 def certificates(pki_dir: Path) -> Iterator[Metric]:

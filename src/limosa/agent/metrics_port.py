@@ -6,26 +6,25 @@ nothing but numbers.
 
 import ipaddress
 import ssl
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from limosa.agent import trust
 from limosa.agent.config import Config, Endpoint
-from limosa.agent.meters import exposed
 from limosa.errors import UsageError
 
 PATH = "/metrics"
 
 
 class MetricsPort:
-    """Serves one registry. `open` it, `close` it; everything happens in the loop's own thread."""
+    """Serves what `text` gives. `open` it, `close` it."""
 
-    def __init__(self, config: Config, endpoint: Endpoint, registry: CollectorRegistry) -> None:
+    def __init__(self, config: Config, endpoint: Endpoint, text: Callable[[], Awaitable[bytes]]) -> None:
         self._config = config
         self._endpoint = endpoint
-        self._registry = registry
+        self._text = text
         self._runner: web.AppRunner | None = None
 
     async def open(self) -> None:
@@ -55,7 +54,7 @@ class MetricsPort:
             self._runner = None
 
     async def _scrape(self, _request: web.Request) -> web.Response:
-        return web.Response(body=exposed(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await self._text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     def _context(self) -> ssl.SSLContext:
         context = trust.server_context(self._config.pki_dir)

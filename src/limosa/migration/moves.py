@@ -200,6 +200,10 @@ class Moves:
         """Every move that is remembered, oldest first."""
         return tuple(move.status() for move in self._moves.values())
 
+    def flying(self) -> tuple[MoveStatus, ...]:
+        """Moves out of this host that are not over, oldest first."""
+        return tuple(move.status() for move in self._moves.values() if not move.state.over)
+
     def watch(self, move: str) -> AsyncIterator[MoveStatus]:
         """Status at every change, up to and including the final one."""
         return self._find(move).watch()
