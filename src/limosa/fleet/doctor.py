@@ -27,6 +27,7 @@ FRESH = 10.0
 _AT_WORK = frozenset({HostState.ACTIVE, HostState.DRAINING})
 """States in which an agent is missed when it is silent."""
 _WEIGHTS = {Severity.BLOCKS: Weight.ERROR, Severity.WARNING: Weight.WARNING, Severity.NOTE: Weight.NOTE}
+_WORST_FIRST = (Weight.ERROR, Weight.WARNING, Weight.NOTE)
 
 Hosts = Callable[[], Awaitable[Sequence[FleetHost]]]
 Owners = Callable[[], Awaitable[Sequence[TwoOwners]]]
@@ -76,31 +77,26 @@ class FleetDoctor:
     async def _look(self) -> FleetDiagnosis:
         known = await self._hosts()
         facts, missing = await self._ask([host for host in known if not host.silent_for])
-        own = pki_check.check(self._pki_dir, host=self._name)
-        here = [
-            Trouble(
-                weight=_WEIGHTS[f.severity], host=self._name, what=f"controller {self._name}: {f.what}", remedy=f.remedy
-            )
-            for f in own
-        ]
-        told = [*_two_owners(await self._owners()), *_silent(known), *here]
+        own = [*_two_owners(await self._owners()), *_silent(known), *self._certificates()]
         troubles = await asyncio.to_thread(diagnose, facts, missing)
-        order = list(reversed(Weight))
-        return FleetDiagnosis(
-            at=time.time(),
-            hosts=len(known),
-            asked=len(facts),
-            troubles=tuple(sorted((*told, *troubles), key=lambda trouble: order.index(trouble.weight))),
-        )
+        worst_first = sorted((*own, *troubles), key=lambda trouble: _WORST_FIRST.index(trouble.weight))
+        return FleetDiagnosis(at=time.time(), hosts=len(known), asked=len(facts), troubles=tuple(worst_first))
+
+    def _certificates(self) -> Iterator[Trouble]:
+        for found in pki_check.check(self._pki_dir, host=self._name):
+            what = f"controller {self._name}: {found.what}"
+            yield Trouble(weight=_WEIGHTS[found.severity], host=self._name, what=what, remedy=found.remedy)
 
     async def _ask(self, hosts: Sequence[FleetHost]) -> tuple[list[Facts], dict[str, str]]:
         """Facts of those that answer; of the others, why they did not."""
         some = asyncio.Semaphore(AT_ONCE)
         asked = {host.name: asyncio.create_task(self._facts(HostName(host.name), some)) for host in hosts}
-        if asked:
-            await asyncio.wait(asked.values(), timeout=ALL_SECONDS)
-        for task in asked.values():
-            task.cancel()
+        try:
+            if asked:
+                await asyncio.wait(asked.values(), timeout=ALL_SECONDS)
+        finally:
+            for task in asked.values():
+                task.cancel()
         answers = await asyncio.gather(*asked.values(), return_exceptions=True)
         late = f"not asked within {ALL_SECONDS:g} s: too many others are slow"
         facts: list[Facts] = []

@@ -146,9 +146,10 @@ def _of_guests(seen: Seen, named: int) -> Iterator[Metric]:
     words = "Guests by how many other hosts could take them if they had room."
     yield gauge("limosa_fleet_guests_by_compatible_hosts", words, classes, ("hosts",))
     chosen = seen.mobility.compatible[: named if named >= 0 else None]
-    fewest = [((bound.name, bound.guest), bound.hosts) for bound in chosen]
+    # Guests that were started without a UUID can share a name: one series tells of the most bound of them.
+    fewest = {(bound.name, bound.guest): bound.hosts for bound in reversed(chosen)}
     words = "Other hosts that could take a guest if they had room; of the guests with the fewest."
-    yield gauge("limosa_guest_compatible_hosts", words, fewest, ("guest", "uuid"))
+    yield gauge("limosa_guest_compatible_hosts", words, fewest.items(), ("guest", "uuid"))
 
 
 def of_operations(heads: Sequence[Head], now: float) -> Iterator[Metric]:
