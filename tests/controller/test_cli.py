@@ -393,25 +393,37 @@ class Terminal:
         return self._process.wait(30)
 
 
-def _drain_on_a_terminal() -> tuple[int, str]:
+def _interrupted_drain(word: str) -> tuple[int, str]:
     terminal = Terminal(["drain", "a"])
     terminal.read_until("Carry out this drain?")
     terminal.type("y\n")
     terminal.read_until("▶")
     terminal.interrupt()
     terminal.read_until("watch on?")
-    terminal.type("leave\n")
+    terminal.type(f"{word}\n")
     return terminal.end(), terminal.shown
 
 
 @on_sqlite
-async def test_on_a_terminal_it_asks_draws_and_leaves_the_operation_running_after_ctrl_c(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("word", "exit_status", "phases"),
+    [
+        ("leave", 75, {Phase.RUNNING}),
+        ("pause", 75, {Phase.RUNNING, Phase.PAUSED}),  # what is wished, and what is done at the next look
+        ("cancel", 30, {Phase.CANCELLED}),
+    ],
+)
+async def test_on_a_terminal_it_asks_draws_and_after_ctrl_c_does_as_it_is_told(
+    fleet: Fleet, word: str, exit_status: int, phases: set[Phase]
+) -> None:
     fleet.agents.seconds = 1e9
-    status, shown = await asyncio.to_thread(_drain_on_a_terminal)
+    status, shown = await asyncio.to_thread(_interrupted_drain, word)
     operation = await latest(fleet)
-    assert (status, operation.phase) == (75, Phase.RUNNING)
-    assert f"limosa operations watch {operation.id}" in shown
+    assert status == exit_status
+    assert operation.phase in phases
     assert "2 moving" in shown
+    hint = {"leave": "watch", "pause": "resume"}.get(word)
+    assert hint is None or f"limosa operations {hint} {operation.id}" in shown
 
 
 def _declined() -> int:

@@ -18,6 +18,8 @@ from limosa.agent.config import Config
 from limosa.agent.cpu import CpuAsk, cpu_of
 from limosa.agent.dial import Peers
 from limosa.agent.doctor import Doctor
+from limosa.agent.hooks.courier import Courier
+from limosa.agent.hooks.journal import JournalEvents, ProgressFile
 from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
 from limosa.agent.keeper import Keeper
@@ -36,6 +38,7 @@ from limosa.migration.moves import Moves
 from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.hooks import HookShown, HookTried
 
 _log = structlog.get_logger()
 
@@ -57,7 +60,10 @@ class Agent:
         )
         self.server: PeerServer | None = None
         self._service = Service(config, self.hosts, self.peers)
-        self.doctor = Doctor(config, self.hosts, self.peers, self.moves)
+        outbox = self.moves.store.outbox
+        self.courier = Courier(config.hooks, config.host, JournalEvents(outbox), ProgressFile(config.hooks_file))
+        outbox.listen(self.courier.wake)
+        self.doctor = Doctor(config, self.hosts, self.peers, self.moves, self.courier)
         self._reporter = Reporter(config, self.moves, facts.migration_address)
         self.moves.when_over(self.metrics.moves.count)
         self.metrics.read(AgentState(config, self.hosts, self.peers, self.moves, self._reporter, lambda: self.server))
@@ -74,8 +80,10 @@ class Agent:
             PeerError: the port cannot be had, or a certificate is no good.
             UsageError: the socket cannot be made, or `hosts.toml` is wrong.
         """
+        await self.courier.open()
         await self.moves.restore()
         self._keeper.start()
+        self.courier.start()
         await self._open_peer_port()
         await self._open_metrics_port()
         await self._api.open()
@@ -96,6 +104,7 @@ class Agent:
         await self.moves.close()
         if self._metrics_port:
             await self._metrics_port.close()
+        await self.courier.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -172,6 +181,14 @@ class Agent:
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """The hosts that are known."""
         return await this_host.show_hosts(self.config, self.hosts, self.peers)
+
+    def hooks(self) -> tuple[HookShown, ...]:
+        """How each hook fares."""
+        return self.courier.shown()
+
+    async def test_hooks(self, name: str) -> tuple[HookTried, ...]:
+        """Try one hook, or all."""
+        return await self.courier.test(name)
 
     async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
         """The processor of this host, or of another one."""

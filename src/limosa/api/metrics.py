@@ -2,12 +2,15 @@
 
 import time
 
-from litestar import Response, get
+from litestar import Response, Router, get
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from limosa.api.auth import SECURED
+from limosa.api.errors import READS, refusals
 from limosa.api.fleet import Asked, controller_of
+from limosa.api.understood import understood
 from limosa.fleet.exposition import Exposition
 from limosa.fleet.meters import Meters
 
@@ -16,7 +19,7 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 """Whoever asks chooses the word, and each makes a series: the others are one."""
 
 
-@get("/metrics", summary="Metrics for Prometheus", media_type="text/plain", tags=["controller"])
+@get("/metrics", media_type=CONTENT_TYPE_LATEST, responses=refusals(*READS), summary="Metrics for Prometheus")
 async def scrape(request: Asked) -> Response[bytes]:
     """Everything that docs/metrics.md lists, in the text format."""
     state = request.app.state
@@ -24,6 +27,9 @@ async def scrape(request: Asked) -> Response[bytes]:
         state["exposition"] = Exposition(controller_of(request))
     exposition: Exposition = state["exposition"]
     return Response(await exposition.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+routes = Router(path="/", route_handlers=[scrape], security=SECURED, before_request=understood, tags=["controller"])
 
 
 class Measured:

@@ -14,13 +14,15 @@ An unknown key is an error, because a misspelt one would otherwise be a default 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from limosa.agent import pki
-from limosa.agent.config import Endpoint, convert, parse_endpoint, read_toml, wrong
+from limosa.agent.config import Endpoint, convert, hooks_of, parse_endpoint, read_toml, wrong
+from limosa.agent.hooks.config import HookConfig
 from limosa.errors import NotFound
+from limosa.fleet.hooks import KINDS as HOOK_EVENTS
 from limosa.fleet.inventory import Limits
 from limosa.units import BytesPerSecond, HostName, Seconds
 
@@ -60,6 +62,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
     limits: LimitsConfig = LimitsConfig()
     metrics: MetricsConfig = MetricsConfig()
+    hooks: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ class ControllerConfig:
     silence: Seconds
     named_guests: int = MetricsConfig().guests
     """Guests that metrics name; -1 for all."""
+    hooks: tuple[HookConfig, ...] = ()
+    """Who is told of what happens to the fleet."""
 
 
 def load(directory: Path | None = None) -> ControllerConfig:
@@ -111,6 +116,7 @@ def load(directory: Path | None = None) -> ControllerConfig:
         retries=read.limits.retries,
         silence=Seconds(5.0),
         named_guests=read.metrics.guests,
+        hooks=hooks_of(read.hooks, file, text, HOOK_EVENTS),
     )
 
 

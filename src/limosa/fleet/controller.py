@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import structlog
 
 from limosa.agent.dial import Peers
+from limosa.agent.hooks.courier import Courier
 from limosa.agent.hosts import Hosts
 from limosa.errors import LimosaError
 from limosa.fleet import picture
@@ -21,6 +22,7 @@ from limosa.fleet.config import ControllerConfig
 from limosa.fleet.db.engine import Database
 from limosa.fleet.doctor import FleetDoctor
 from limosa.fleet.follow import Follower
+from limosa.fleet.hooks import TELLER, FleetEvents, HookTable
 from limosa.fleet.inventory import HostState, Inventory
 from limosa.fleet.lease import LEADER, SECONDS, Leases, count_living, of_controller
 from limosa.fleet.meters import Meters
@@ -43,6 +45,7 @@ from limosa.wire.fleet import (
     OperationAsked,
     TwoOwners,
 )
+from limosa.wire.hooks import HookShown
 
 _log = structlog.get_logger()
 
@@ -67,6 +70,7 @@ class Controller:
         self._follower = Follower(hosts, self._peers, self.registry)
         self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
         self._following: asyncio.Task[None] | None = None
+        self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()
         self._told: frozenset[str] = frozenset()
 
@@ -93,6 +97,7 @@ class Controller:
         await self._durable.close()
         await self._doctor.close()
         await self._follow(leads=False)
+        await self._deliver(leads=False)
         await self._peers.close()
         for lease in (LEADER, of_controller(self.config.host)):
             await self._leases.let_go(lease)
@@ -104,6 +109,7 @@ class Controller:
             try:
                 await self._leases.take(of_controller(self.config.host))
                 await self._follow(leads=await self._leases.take(LEADER))
+                await self._deliver(leads=self.leads)
                 if self.leads:
                     await self._reap()
                     await self._audit()
@@ -121,6 +127,19 @@ class Controller:
             await asyncio.gather(self._following, return_exceptions=True)
             self._following = None
         self.leads = leads
+
+    async def _deliver(self, *, leads: bool) -> None:
+        """Tell hooks what happened, or leave that to the controller that leads."""
+        if not leads and self._courier is not None:
+            courier, self._courier = self._courier, None
+            await courier.close()
+        elif leads and self._courier is None:
+            courier = Courier(self.config.hooks, TELLER, FleetEvents(self.database), HookTable(self.database))
+            await courier.open()
+            courier.start()
+            self._courier = courier
+        elif self._courier is not None:
+            self._courier.wake()
 
     async def _reap(self) -> None:
         """Carry on what dead controllers had in hand, and what was approved and never begun."""
@@ -178,6 +197,10 @@ class Controller:
     async def fits(self, guest: str) -> tuple[Fit, ...]:
         """For each host whether a guest could go there. Raises NotFound."""
         return fits(await self.inventory(), guest)
+
+    def hooks(self) -> tuple[HookShown, ...]:
+        """How each hook fares, where this controller leads; nothing elsewhere."""
+        return () if self._courier is None else self._courier.shown()
 
     async def set_state(self, host: str, state: HostState, who: str, why: str) -> None:
         """What a host is used for from now on. Raises NotFound."""

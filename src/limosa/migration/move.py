@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +29,7 @@ from limosa.migration.ends import Destination, Settled
 from limosa.migration.fault_points import AFTER, BEFORE, reach
 from limosa.migration.journal import Journal, Outcome
 from limosa.migration.make import Ends, make, unmake
+from limosa.migration.news import Ended, macs
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.qemus import Qemus
 from limosa.migration.report import measure
@@ -37,6 +39,7 @@ from limosa.migration.survey import Assessment, assess, predict_for, sample_dirt
 from limosa.migration.watch import Watch
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
+from limosa.wire.hooks import HookEvent
 from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Prediction, Progress, Stage
 from limosa.wire.rpc import Caller
 
@@ -338,8 +341,26 @@ class Move:
         self._close_record("completed")
         self._end(MoveState.COMPLETED, None)
 
-    def _close_record(self, ending: str) -> None:
-        self._record_at_last(partial(self._store.close_move, self.id, Side.SOURCE, ending))
+    def _close_record(self, ending: str, news: HookEvent | None = None) -> None:
+        self._record_at_last(partial(self._store.close_move, self.id, Side.SOURCE, ending, news))
+
+    def _news(self, source: Departure, trouble: BaseException) -> HookEvent:
+        """What hooks hear of a move that was rolled back because of `trouble`."""
+        now = time.time()
+        ended = Ended(
+            guest=self.guest.name,
+            uuid=source.profile.uuid,
+            macs=macs(source.profile),
+            move=self.id,
+            source=HostName(self._host.name),
+            destination=HostName(self.request.to),
+            teller=HostName(self._host.name),
+            epoch=source.epoch,
+            began=self._store.opened(self.id, Side.SOURCE) or now,
+            ended=now,
+        )
+        gone = not source.alive and not isinstance(trouble, GuestPoweredOff)
+        return ended.lost() if gone else ended.failed(trouble)
 
     def _record_at_last(self, record: Callable[[], None]) -> None:
         """Make a record now, or as soon as the state disk takes it: without it the next start asks once more."""
@@ -360,7 +381,7 @@ class Move:
         if not isinstance(trouble, GuestPoweredOff):
             await self._called_back(ends)
             await self._tidied_up(ends)
-        self._close_record("rolled back")
+        self._close_record("rolled back", self._news(ends.source, trouble))
         if isinstance(trouble, GuestPoweredOff):
             return
         if not ends.source.alive:

@@ -101,3 +101,10 @@ answers = sa.Table(
     sa.Column("operation", sa.String(64), nullable=False),
     sa.Column("at", sa.Float, nullable=False),
 )
+
+hook_progress = sa.Table(
+    "hook_progress",
+    metadata,
+    sa.Column("hook", sa.String(512), primary_key=True),
+    sa.Column("progress", sa.Text, nullable=False),
+)
