@@ -27,6 +27,7 @@ from limosa.wire.hooks import EventKind
 T = TypeVar("T")
 
 PEER_PORT = 7447
+METRICS_PORT = 9177
 MIGRATION_PORTS = range(49152, 49216)
 """The range that firewalls of this field already know."""
 
@@ -98,6 +99,8 @@ class Config:
     """Seconds without a sign of life after which a peer counts as gone."""
     controllers: tuple[str, ...] | None = None
     """Controllers that may command this agent; None for every one that the fleet's CA made."""
+    metrics: Endpoint | None = None
+    """Where Prometheus finds this agent; None where it is not to be found."""
     hooks: tuple[HookConfig, ...] = ()
     """Who is told where guests live; those of all files together."""
 
@@ -139,6 +142,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bandwidth: str | int | float | None = None
     silence: float | int | None = None
     controllers: list[str] | None = None
+    metrics: str | None = None
     hooks: list[dict[str, Any]] | None = None
 
 
@@ -336,6 +340,7 @@ def _settle(directory: Path, given: Mapping[str, Any], hooks: tuple[HookConfig, 
         bandwidth=parsed.get("bandwidth"),
         silence=parsed.get("silence", Seconds(5.0)),
         controllers=tuple(given["controllers"]) if "controllers" in given else None,
+        metrics=parsed.get("metrics"),
         hooks=hooks,
     )
 
@@ -384,6 +389,7 @@ _PARSERS: dict[str, Any] = {
     "listen": parse_endpoint,
     "migration_address": lambda text: parse_address(text) if text else "",
     "migration_ports": _ports,
+    "metrics": lambda text: parse_endpoint(text, METRICS_PORT) if text else None,
     "bandwidth": _bandwidth,
     "silence": _silence,
     "state_dir": _absolute,

@@ -15,10 +15,10 @@ import structlog
 from limosa.agent import pki_check, trust
 from limosa.agent.config import Endpoint
 from limosa.agent.hosts import Hosts
-from limosa.agent.link import PeerLink
+from limosa.agent.link import Heard, PeerLink
 from limosa.agent.pki import CA_CERT, HOST_CERT, HOST_KEY
 from limosa.agent.websocket import ClientChannel
-from limosa.errors import PeerError, UsageError
+from limosa.errors import LimosaError, PeerError, UsageError
 from limosa.units import HostName, Seconds
 from limosa.wire.findings import Finding
 from limosa.wire.rpc import LARGEST_MESSAGE, PROTOCOL
@@ -29,6 +29,8 @@ DIAL_LIMIT = 5.0
 DIALLED_AT_ONCE = 16
 """Hosts; a controller that starts knows a thousand, and all of their handshakes together would take longer than one
 may."""
+DIAL = "dial"
+"""What opening a link is called among the calls."""
 
 PEER_PATH = f"/v{PROTOCOL}/peer"
 
@@ -66,8 +68,9 @@ class Caller(Protocol):
 class Peers:
     """Links to other hosts. Use it in one event loop, and close it."""
 
-    def __init__(self, config: Caller, hosts: Hosts) -> None:
+    def __init__(self, config: Caller, hosts: Hosts, heard: Heard | None = None) -> None:
         self._config = config
+        self._heard = heard
         self._hosts = hosts
         self._links: dict[HostName, PeerLink] = {}
         self._locks: dict[HostName, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -91,14 +94,27 @@ class Peers:
         async with self._locks[host]:
             link = self._links.get(host)
             if link is None or link.lost:
-                link = self._links[host] = await self._dial(host, entry.endpoint)
+                link = self._links[host] = await self._try_dial(host, entry.endpoint)
             return link
+
+    @property
+    def open(self) -> frozenset[PeerLink]:
+        """Links that were dialled and live."""
+        return frozenset(link for link in self._links.values() if not link.lost)
 
     async def close(self) -> None:
         """End every link."""
         await asyncio.gather(*(link.close("this agent stops") for link in self._links.values()))
         if self._session:
             await self._session.close()
+
+    async def _try_dial(self, host: HostName, endpoint: Endpoint) -> PeerLink:
+        try:
+            return await self._dial(host, endpoint)
+        except LimosaError as error:
+            if self._heard is not None:
+                self._heard(DIAL, error.code)
+            raise
 
     async def _dial(self, host: HostName, endpoint: Endpoint) -> PeerLink:
         remedy = f"see whether limosa-agent runs on {host} and port {endpoint.port} is open between the hosts"
@@ -120,7 +136,7 @@ class Peers:
             role = "controller " if trust.is_controller(tls) else ""
             raise PeerError(f"{endpoint} should be {host}, but its certificate is for {role}{certified}", remedy=_CHECK)
         _log.info("linked to peer", peer=host, address=str(endpoint))
-        return PeerLink(host, ClientChannel(socket), {}, silence=self._config.silence)
+        return PeerLink(host, ClientChannel(socket), {}, silence=self._config.silence, heard=self._heard)
 
     async def _upgrade(self, host: HostName, endpoint: Endpoint) -> "aiohttp.ClientWebSocketResponse[bool]":
         context = self._context()

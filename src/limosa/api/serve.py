@@ -15,6 +15,7 @@ import uvicorn
 from limosa.agent.config import Endpoint
 from limosa.agent.pki import HOST_CERT, HOST_KEY
 from limosa.api.app import Extension, app
+from limosa.api.metrics import Measured
 from limosa.api.patience import CONNECTIONS, Patient
 from limosa.errors import UsageError
 from limosa.fleet.config import ControllerConfig
@@ -86,7 +87,7 @@ def listening(endpoint: Endpoint) -> Iterator[socket.socket]:
 def settings(config: ControllerConfig, controller: Controller, extensions: Sequence[Extension] = ()) -> uvicorn.Config:
     """How a controller's API is served: TLS, patience, and nothing else that listens."""
     return uvicorn.Config(
-        app(controller, extensions),
+        Measured(app(controller, extensions), controller.meters),
         ssl_certfile=str(config.pki_dir / HOST_CERT),
         ssl_keyfile=str(config.pki_dir / HOST_KEY),
         ssl_context_factory=_tls,

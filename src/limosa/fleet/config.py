@@ -65,6 +65,13 @@ class RackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return BytesPerSecond(parse_size(self.bandwidth) if isinstance(self.bandwidth, str) else self.bandwidth)
 
 
+class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table `[metrics]`."""
+
+    guests: Annotated[int, msgspec.Meta(ge=-1)] = 20
+    """How many guests are named, those with the fewest compatible hosts first; -1: all of them."""
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keys of `controller.toml`."""
 
@@ -78,6 +85,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserve: Annotated[int, msgspec.Meta(ge=0)] = 1
     cooldown: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
     limits: LimitsConfig = LimitsConfig()
+    metrics: MetricsConfig = MetricsConfig()
     hooks: tuple[dict[str, Any], ...] = ()
     racks: dict[str, RackConfig] = {}
 
@@ -96,6 +104,8 @@ class ControllerConfig:
     limits: Limits
     retries: int
     silence: Seconds
+    named_guests: int = MetricsConfig().guests
+    """Guests that metrics name; -1 for all."""
     hooks: tuple[HookConfig, ...] = ()
     """Who is told of what happens to the fleet."""
 
@@ -130,6 +140,7 @@ def load(directory: Path | None = None) -> ControllerConfig:
         limits=_limits(read),
         retries=read.limits.retries,
         silence=Seconds(5.0),
+        named_guests=read.metrics.guests,
         hooks=hooks_of(read.hooks, file, text, HOOK_EVENTS),
     )
 

@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -20,10 +20,12 @@ from limosa.fleet.audit import two_owners
 from limosa.fleet.chronicle import note, tell
 from limosa.fleet.config import ControllerConfig
 from limosa.fleet.db.engine import Database
+from limosa.fleet.doctor import FleetDoctor
 from limosa.fleet.follow import Follower
 from limosa.fleet.hooks import TELLER, FleetEvents, HookTable
 from limosa.fleet.inventory import HostState, Inventory
-from limosa.fleet.lease import LEADER, SECONDS, Leases, of_controller
+from limosa.fleet.lease import LEADER, SECONDS, Leases, count_living, of_controller
+from limosa.fleet.meters import Meters
 from limosa.fleet.operations.advance import Wish
 from limosa.fleet.operations.carry_out import carry_out
 from limosa.fleet.operations.durable import Durable
@@ -32,6 +34,7 @@ from limosa.fleet.operations.planning import fits, plan
 from limosa.fleet.operations.store import OperationStore
 from limosa.fleet.registry import Registry
 from limosa.fleet.tokens import Tokens
+from limosa.wire.doctor import FleetDiagnosis
 from limosa.wire.fleet import (
     Fit,
     FleetGuest,
@@ -57,12 +60,15 @@ class Controller:
         self.tokens = Tokens(database)
         self.store = OperationStore(database, config.host)
         self.leads = False
+        self.meters = Meters()
+        self.meters.watch(database.engine)
         hosts = Hosts(config.hosts_file)
-        self._peers = Peers(config, hosts)
+        self._peers = Peers(config, hosts, self.meters.calls.heard)
         self._leases = Leases(database, config.host)
         self._port = LivingPort(self.store, self.registry, self._peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
         self._follower = Follower(hosts, self._peers, self.registry)
+        self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
         self._following: asyncio.Task[None] | None = None
         self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()
@@ -89,6 +95,7 @@ class Controller:
 
     async def _stop(self) -> None:
         await self._durable.close()
+        await self._doctor.close()
         await self._follow(leads=False)
         await self._deliver(leads=False)
         await self._peers.close()
@@ -194,6 +201,19 @@ class Controller:
     async def owners(self) -> tuple[TwoOwners, ...]:
         """Guests that more than one host claims, as last reported."""
         return two_owners((guest.host, guest.report) for guest in await self.registry.guests())
+
+    async def doctor(self) -> FleetDiagnosis:
+        """What is wrong in the fleet, as it was found in the last few seconds."""
+        return await self._doctor.examine()
+
+    @property
+    def following(self) -> Mapping[str, float]:
+        """Hosts whose agents answer this controller, and when each did last, seconds since 1970."""
+        return self._follower.heard
+
+    async def count_living(self) -> int:
+        """How many controllers share this fleet."""
+        return await count_living(self.database)
 
     async def fits(self, guest: str) -> tuple[Fit, ...]:
         """For each host whether a guest could go there. Raises NotFound."""

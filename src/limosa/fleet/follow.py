@@ -76,6 +76,8 @@ class Follower:
         self._intake = Intake(registry)
         self._signs: dict[str, float] = {}
         self._troubles: dict[str, str] = {}
+        self.heard: dict[str, float] = {}
+        """Hosts whose agents answer, and when each did last, seconds since 1970."""
 
     async def follow(self) -> None:
         """Do it until cancelled."""
@@ -88,6 +90,7 @@ class Follower:
                     followed[name] = asyncio.create_task(self._follow(name), name=f"follow {name}")
                 for name in followed.keys() - known.keys():
                     followed.pop(name).cancel()
+                    self.heard.pop(name, None)
                 await asyncio.sleep(NOTE_SIGNS)
                 signs, self._signs = self._signs, {}
                 troubles, self._troubles = self._troubles, {}
@@ -97,6 +100,7 @@ class Follower:
             for task in followed.values():
                 task.cancel()
             await asyncio.gather(*followed.values(), return_exceptions=True)
+            self.heard.clear()
 
     async def _follow(self, host: HostName) -> None:
         known: Known | None = None
@@ -105,6 +109,7 @@ class Follower:
                 known = await self._ask(host, known)
             except LimosaError as error:
                 _log.info("a host is silent", host=host, why=error.what)
+                self.heard.pop(host, None)
                 self._troubles[host] = error.what
                 await asyncio.sleep(AGAIN)
             except sa.exc.SQLAlchemyError as error:  # what was not kept is asked for again
@@ -115,7 +120,7 @@ class Follower:
         link = await self._peers.link(host)
         ask = ReportAsk(known=known, wait=WAIT)
         report = await link.call("fleet.report", ask, Report, timeout=ANSWER_SECONDS)
-        self._signs[host] = time.time()
+        self._signs[host] = self.heard[host] = time.time()
         self._troubles.pop(host, None)
         if report.number == 0:
             return Known(report.incarnation, 0)
