@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
+
+from limosa.svg import rect, text
 
 FONT = 11
 """Size of labels, in pixels."""
@@ -41,18 +43,6 @@ class Cell:
     kind: str
     label: str
     told: str
-
-
-def text(x: float, y: float, words: str, *, kind: str = "", more: str = "") -> str:
-    """A line of text at its baseline."""
-    named = f" class={quoteattr(kind)}" if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}"{named}{more}>{escape(words)}</text>'
-
-
-def rect(x: float, y: float, width: float, height: float, kind: str, told: str = "", more: str = "") -> str:
-    """A rectangle; `told` is what a pointer and a screen reader find."""
-    start = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" class={quoteattr(kind)}{more}'
-    return f"{start}><title>{escape(told)}</title></rect>" if told else f"{start}/>"
 
 
 def page(width: float, height: float, title: str, described: str, parts: Iterable[str]) -> str:
