@@ -10,7 +10,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 
-from limosa.api import fleet, house, operations
+from limosa.api import fleet, history, house, operations
 from limosa.api.auth import Authentication
 from limosa.api.errors import failed, refused, told
 from limosa.errors import LimosaError
@@ -23,7 +23,7 @@ NO_TOKEN = "no_token"  # noqa: S105  (the name of an option)
 def app(controller: Controller) -> Litestar:
     """The application that answers for this controller."""
     return Litestar(
-        route_handlers=[house.health, house.routes, fleet.routes, operations.routes],
+        route_handlers=[house.health, house.routes, fleet.routes, operations.routes, history.routes],
         state=State({"controller": controller}),
         middleware=[DefineMiddleware(Authentication, exclude_from_auth_key=NO_TOKEN, exclude=["^/openapi.json$"])],
         exception_handlers={LimosaError: told, HTTPException: refused, Exception: failed},
