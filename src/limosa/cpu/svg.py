@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from xml.sax.saxutils import escape
 
-from limosa.svg import rect, text
+from limosa.svg import rect, text, words_of
 
 FONT = 11
 """Size of labels, in pixels."""
@@ -57,7 +56,7 @@ def page(width: float, height: float, title: str, described: str, parts: Iterabl
     """
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title description">'
-    described = f'<title id="title">{escape(title)}</title>\n<desc id="description">{escape(described)}</desc>'
+    described = f'<title id="title">{words_of(title)}</title>\n<desc id="description">{words_of(described)}</desc>'
     paper = rect(0, 0, width, height, "paper")
     headline = text(MARGIN, MARGIN + 12, title, kind="head")
     return "\n".join((head, described, f"<style>{_STYLE}</style>", paper, headline, *parts, "</svg>\n"))
