@@ -208,7 +208,7 @@ def host_for(agent: AgentClient, kept: CpuStore, host: str, profile: Profile) ->
 
 def profile_of(agent: AgentClient, guest: str) -> Profile:
     """A guest's profile."""
-    from limosa.cli.client import decoded
+    from limosa.cli.rest import decoded
     from limosa.guest.profile import Profile
 
     return decoded(agent.profile(guest), Profile)

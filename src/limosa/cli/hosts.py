@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from limosa.cli.options import client_command, example
+from limosa.cli.options import either_command, example
 from limosa.cli.table import table
 from limosa.units import format_size
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("limosa hosts", "limosa hosts --fits web1"))
 @click.option("--fits", metavar="GUEST", help="Plan a move of GUEST to each host, and say why it could not go there.")
-@client_command
+@either_command("limosa.cli.fleet_lists:hosts")
 def hosts(agent: AgentClient, fits: str | None, as_json: bool) -> None:
     """List the hosts an agent knows, and whether it reaches them.
 

@@ -9,7 +9,7 @@ import click
 
 from limosa.cli.asked import move_options, request_of
 from limosa.cli.moves import finish
-from limosa.cli.options import client_command, example
+from limosa.cli.options import either_command, example
 from limosa.cli.plan import show_plan
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--detach", "--no-wait", is_flag=True, help="Start the move and return; `limosa watch` follows it.")
 @click.option("--dry-run", is_flag=True, help="The same as `limosa plan`.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before deleting anything.")
-@client_command
+@either_command("limosa.cli.fleet_moves:migrate")
 def migrate(agent: AgentClient, as_json: bool, detach: bool, dry_run: bool, yes: bool, **asked: Any) -> int:
     """Move a running guest to another host, and report what it came to.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from limosa.cli.asked import move_options, request_of
-from limosa.cli.options import client_command, example
+from limosa.cli.options import either_command, example
 
 if TYPE_CHECKING:
     from limosa.cli.client import AgentClient
@@ -18,7 +18,7 @@ BLOCKED = 10
 
 @click.command(epilog=example("limosa plan web1 --to host-b", "limosa plan web1 --to host-b --map br0=br-lan"))
 @move_options
-@client_command
+@either_command("limosa.cli.fleet_moves:plan")
 def plan(agent: AgentClient, as_json: bool, **asked: Any) -> int:
     """Check and rehearse a move with the real twin; change nothing.
 
