@@ -5,7 +5,7 @@ On its unix socket:
     GET /v1/moves/{move}/record    MoveRecord
     GET /v1/moves/{move}/log       MoveLog: what this host logged of it
     GET /v1/history                HistoryPage; ?guest, host, outcome, operation, since, until, after, limit
-    GET /v1/history/weeks          [Week], latest first; ?last=12
+    GET /v1/history/weeks          [Week], latest first; ?last=12, week=2026-W48 (the latest of them)
 
 and to controllers: `fleet.move`, `fleet.log`, `fleet.history`.
 """
@@ -50,6 +50,7 @@ class _WeeksQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The query of `/v1/history/weeks`."""
 
     last: int = 12
+    week: str = ""
 
 
 class History:
@@ -88,7 +89,8 @@ class History:
 
     async def _get_weeks(self, request: web.Request) -> web.StreamResponse:
         now = time.time()
-        names = weeks_back(now, max(1, min(_query(request.query, _WeeksQuery).last, MOST_WEEKS)))
+        asked = _query(request.query, _WeeksQuery)
+        names = weeks_back(now, max(1, min(asked.last, MOST_WEEKS)), asked.week)
         return _json(weeks(self._moves.archive.past(), (), names, now))
 
     async def _record(self, ask: RecordAsk, _caller: HostName) -> MoveRecord:

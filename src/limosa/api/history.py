@@ -16,6 +16,7 @@ from limosa.wire.history import HistoryPage, MoveLog, MoveRecord, Week
 from limosa.wire.moves import MoveState
 
 Last = Annotated[int, QueryParameter(ge=1, le=520)]
+LatestWeek = Annotated[str, QueryParameter(max_length=8)]
 
 
 @get("/moves/{move:str}", summary="One move")
@@ -73,10 +74,13 @@ async def list_history(
 
 
 @get("/history/weeks", summary="Finished moves by week")
-async def list_weeks(request: Asked, last: Last = 12) -> tuple[Week, ...]:
-    """The latest ISO weeks, UTC, latest first: outcomes and causes, pauses, bytes, hosts freed and what that saves."""
+async def list_weeks(request: Asked, last: Last = 12, week: LatestWeek = "") -> tuple[Week, ...]:
+    """ISO weeks, UTC: outcomes and causes, pauses, bytes, hosts freed and what that saves.
+
+    `last` of them, latest first; the latest is `week`, such as 2026-W48, or this week.
+    """
     now = time.time()
-    return await controller_of(request).history.weeks(weeks_back(now, last), now)
+    return await controller_of(request).history.weeks(weeks_back(now, last, week), now)
 
 
 routes = Router(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import quoteattr
 
 from limosa.svg import rect, text, words_of
-from limosa.units import KIB, format_size
+from limosa.units import KIB, format_duration, format_size
 
 WIDTH = 860.0
 """Of every plot, in its own units; a page scales it."""
@@ -83,16 +83,10 @@ def ticks(high: float, count: int = 6, *, binary: bool = False) -> tuple[float, 
 
 
 def seconds_text(seconds: float) -> str:
-    """A time for people: `0.25 s`, `12 s`, `3 min 20 s`, `1 h 5 min`."""
+    """A time for people: `0.25 s`, `12 s`, `3 min 20 s`, `2 h`."""
     if seconds < 10:
         return f"{seconds:.3g} s"
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h" + (f" {minutes % 60} min" if minutes % 60 else "")
+    return format_duration(seconds).removesuffix(" 00 s").removesuffix(" 00 min")
 
 
 def milliseconds_text(milliseconds: float) -> str:

@@ -56,9 +56,9 @@ def week_begins(name: str) -> float:
     return datetime.combine(monday, time(), UTC).timestamp()
 
 
-def weeks_back(now: float, count: int) -> tuple[str, ...]:
-    """Names of this week and the ones before it, latest first."""
-    today = datetime.fromtimestamp(now, UTC)
+def weeks_back(now: float, count: int, latest: str = "") -> tuple[str, ...]:
+    """Names of a week (empty: this one) and the ones before it, latest first. Raises UsageError as `week_begins`."""
+    today = datetime.fromtimestamp(week_begins(latest) if latest else now, UTC)
     return tuple(week_name((today - timedelta(weeks=back)).timestamp()) for back in range(count))
 
 
