@@ -56,7 +56,7 @@ def test_a_long_move_keeps_its_whole_time_axis_evenly() -> None:
     (ram,) = samples.series()
     gaps = [after - before for before, after in zip(ram.at, ram.at[1:-1], strict=False)]
     assert (ram.at[0], ram.at[-1]) == (0.0, 9999.9)
-    assert max(gaps) - min(gaps) < 0.2
+    assert max(gaps) < 1.5 * min(gaps)
     assert len(ram.at) > MOST_POINTS / 3
 
 

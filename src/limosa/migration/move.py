@@ -609,6 +609,9 @@ class Move:
 
     def _notify(self) -> None:
         self._number += 1
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -622,7 +625,7 @@ class Move:
             self.diary.close()
         record, log = self.record(), self.diary.log()
         self._record_at_last(lambda: self._archive.keep(record, log))
-        self._notify()
+        self._wake()
 
     def _expire(self) -> None:
         if self._task is not None and not self.committed:

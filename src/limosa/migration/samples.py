@@ -7,8 +7,8 @@ from limosa.wire.moves import Progress
 
 MOST_POINTS = 300
 """Readings of one item that are kept."""
-SPACING = 1.0
-"""Seconds between two kept readings, to begin with."""
+SPACING = 0.25
+"""Seconds between two kept readings, to begin with; after 75 s it is twice that, and so on."""
 
 _Reading = tuple[float, Progress]
 

@@ -11,10 +11,10 @@ Fact = str | int | float | bool | None
 
 
 class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """Readings of one thing that is copied, as columns of equal length, at most `MOST_POINTS` of them.
+    """Readings of one thing that is copied, as columns of equal length, 300 at most.
 
-    A reading each second; over a long move every second one is dropped again and again, so that a time axis stays
-    whole. The last reading is always there.
+    Four in a second at first; over a longer move every other one is dropped again and again, so that the time axis
+    stays whole. The last reading is always there.
     """
 
     item: str
