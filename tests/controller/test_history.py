@@ -111,6 +111,11 @@ async def test_a_move_that_nobody_knows_is_not_found_anywhere(api: Api) -> None:
         answer = await api.viewer.get(f"/v1/moves/m0{path}")
         assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
     assert (await api.viewer.get("/v1/history", params={"after": "m0"})).status_code == 404
+    for odd in ("%00", "a b", "%F0%9F%98%80", "m" * 65):
+        assert (await api.viewer.get(f"/v1/moves/{odd}")).status_code == 404
+        assert (await api.viewer.get(f"/v1/history?guest={odd}")).status_code in {200, 400}
+    for week in ("2026-W54", "0001-W01", "x"):
+        assert (await api.viewer.get("/v1/history/weeks", params={"week": week})).status_code == 400
 
 
 async def test_the_log_of_a_move_names_the_hosts_that_do_not_answer(api: Api) -> None:

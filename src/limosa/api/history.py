@@ -9,13 +9,14 @@ from litestar import Router, get
 from litestar.params import FromPath, FromQuery, QueryParameter
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from limosa.api.fleet import After, Asked, Limit, controller_of
+from limosa.api.fleet import Asked, Limit, controller_of
 from limosa.history.select import Wanted
 from limosa.history.weeks import weeks_back
 from limosa.wire.history import HistoryPage, MoveLog, MoveRecord, Week
 from limosa.wire.moves import MoveState
 
 Last = Annotated[int, QueryParameter(ge=1, le=520)]
+Name = Annotated[str, QueryParameter(max_length=253, pattern="^[^\\x00]*$")]
 LatestWeek = Annotated[str, QueryParameter(max_length=8)]
 
 
@@ -50,21 +51,21 @@ async def show_log(request: Asked, move: FromPath[str]) -> MoveLog:
 @get("/history", summary="Finished moves")
 async def list_history(
     request: Asked,
-    guest: FromQuery[str | None] = None,
-    host: FromQuery[str | None] = None,
+    guest: Name = "",
+    host: Name = "",
     outcome: FromQuery[MoveState | None] = None,
-    operation: FromQuery[str | None] = None,
+    operation: Name = "",
     since: FromQuery[float | None] = None,
     until: FromQuery[float | None] = None,
-    after: After = "",
+    after: Name = "",
     limit: Limit = 100,
 ) -> HistoryPage:
     """Finished moves, latest first; times are of their end, in seconds since 1970."""
     wanted = Wanted(
-        guest=guest,
-        host=host,
+        guest=guest or None,
+        host=host or None,
         outcome=outcome,
-        operation=operation,
+        operation=operation or None,
         since=since,
         until=until,
         after=after,

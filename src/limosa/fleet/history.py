@@ -1,6 +1,7 @@
 """What became of moves: told by agents, kept in the database, and asked of agents while a move is in flight."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -44,6 +45,7 @@ RECENT = 50
 LONGEST_ID = 64
 """Letters of a move's id, and of a guest's UUID."""
 
+_ID = re.compile(rf"[\w-]{{1,{LONGEST_ID}}}", re.ASCII)
 _log = structlog.get_logger()
 
 
@@ -196,6 +198,8 @@ class History:
             return error
 
     async def _kept(self, move: str) -> MoveRecord | None:
+        if not _ID.fullmatch(move):
+            return None
         query = sa.select(moves.c.record).where(moves.c.id == move).order_by(moves.c.ended.desc()).limit(1)
         async with self._database.read() as connection:
             text = (await connection.execute(query)).scalar()
@@ -245,8 +249,8 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
 def _credible(host: str, record: MoveRecord) -> bool:
     """Whether an agent may tell this: of a move from its own host, that is over."""
     status = record.status
-    fits = max(map(len, (status.id, status.uuid, status.operation))) <= LONGEST_ID
-    credible = fits and status.source == host and record.ended is not None
+    fits = max(len(status.uuid), len(status.operation)) <= LONGEST_ID
+    credible = fits and bool(_ID.fullmatch(status.id)) and status.source == host and record.ended is not None
     if not credible:
         _log.warning("an agent tells of a move that is not its own", host=host, move=status.id[:LONGEST_ID])
     return credible
