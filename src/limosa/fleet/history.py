@@ -123,8 +123,10 @@ class History:
         since = min((week_begins(name) for name in names), default=now)
         query = sa.select(moves.c.past).where(moves.c.ended >= since)
         async with self._database.read() as connection:
-            past = [_past(text) for text in (await connection.execute(query)).scalars()]
-        return weeks(past, await self._freed(), names, now)
+            told = (await connection.execute(query)).scalars().all()
+        freed_hosts = await self._freed()
+        # A busy fleet's year is a second of work: others are answered meanwhile.
+        return await asyncio.to_thread(lambda: weeks(map(_past, told), freed_hosts, names, now))
 
     async def _freed(self) -> tuple[Freed, ...]:
         """What consolidations have freed; their operations have their kind at the head of their id."""
