@@ -60,10 +60,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty database of either kind."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/controller.db"
-    directory = request.getfixturevalue("postgres")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def postgres_url(postgres: Path, tmp_path: Path) -> str:
+    """An empty database of that PostgreSQL."""
     name = f"t{abs(hash(tmp_path)):x}"
-    subprocess.run([programs() / "createdb", "-h", directory, "-U", "limosa", name], check=True)
-    return f"postgresql://limosa@/{name}?host={directory}"
+    subprocess.run([programs() / "createdb", "-h", postgres, "-U", "limosa", name], check=True)
+    return f"postgresql://limosa@/{name}?host={postgres}"
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from limosa.fleet.controller import Controller
 from limosa.testing.fleet import FLAGS, guest, report
 from limosa.wire.fleet import Role
 
+JSON = {"Content-Type": "application/json"}
+
 
 class Api(NamedTuple):
     """A controller with three hosts, and clients with tokens of each role."""
@@ -159,7 +161,7 @@ REFUSED: tuple[tuple[str, str, Any, int], ...] = (
     ("get", "/v1/guests/z/fits", None, 404),
     ("get", "/v1/hosts?limit=0", None, 400),
     ("post", "/v1/plans", {"kind": "drain", "hosts": ["z"]}, 404),
-    ("post", "/v1/plans", {"kind": "drain"}, 400),
+    ("post", "/v1/plans", {"kind": "drain"}, 422),
     ("post", "/v1/plans", {"kind": "explode"}, 400),
     ("post", "/v1/plans", {"kind": "drain", "hosts": ["a"], "surprise": 1}, 400),
     ("put", "/v1/hosts/a/state", {"state": "drained"}, 400),
@@ -177,7 +179,7 @@ async def test_what_cannot_be_is_refused_in_the_usual_parts(api: Api) -> None:
 
 
 async def test_a_huge_body_is_refused(api: Api) -> None:
-    answer = await api.operator.post("/v1/plans", content=b"[" + b" " * 2_000_000 + b"]")
+    answer = await api.operator.post("/v1/plans", content=b"[" + b" " * 2_000_000 + b"]", headers=JSON)
     assert answer.status_code == 413
 
 

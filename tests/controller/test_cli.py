@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 import uvicorn
+from structlog.testing import capture_logs
 
 from limosa.agent import pki
 from limosa.api import operations as operations_api
@@ -32,7 +33,7 @@ from limosa.fleet.operations.advance import Wish
 from limosa.fleet.operations.living import LivingPort
 from limosa.fleet.operations.simulated import World
 from limosa.testing.fleet import FLAGS, guest, report
-from limosa.wire.fleet import FleetHost, Item, Operation, Phase, Role
+from limosa.wire.fleet import FleetGuest, FleetHost, GuestRules, HostSettings, Item, Operation, Phase, Role
 from limosa.wire.reports import Deed, Order, Outcome
 
 LOOK_SECONDS = 0.02
@@ -93,31 +94,37 @@ async def fleet(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "controller.toml").write_text(f'database = "{database_url}"\nstate_dir = "{tmp_path}/state"\n')
     monkeypatch.setattr(carry_out, "TICK", LOOK_SECONDS)
     monkeypatch.setattr(operations_api, "LOOK_EVERY", LOOK_SECONDS)
-    async with Controller.running(load(tmp_path)) as controller:
-        for each in (report("a", guest("web1", "a"), guest("web2", "a")), report("b", guest("db1", "b")), report("c")):
-            assert each.machine is not None
-            await controller.registry.take(each.machine.host, each, time.time())
-        agents = Agents(_world(await controller.inventory()), controller)
-        agents.world._seconds = lambda _item: agents.seconds
-        agents.world._fails = lambda item: agents.fails(item)
-        monkeypatch.setattr(LivingPort, "_call", lambda _port, *asked: agents.call(*asked))
-        tokens = {role: (await controller.tokens.make(role, role, "test")).word for role in Role}
-        server = uvicorn.Server(_tls(controller, tmp_path / "pki"))
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            assert not serving.done()
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        there = Fleet(controller, agents, f"https://127.0.0.1:{port}", tokens, tmp_path / "ca" / "ca-cert.pem")
-        for name in ("LIMOSA_SOCKET", "LIMOSA_RUN_DIR", "LIMOSA_TOKEN_FILE"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("LIMOSA_HOST", there.url)
-        monkeypatch.setenv("LIMOSA_TOKEN", tokens[Role.ADMIN])
-        monkeypatch.setenv("LIMOSA_CA", str(there.ca))
-        yield there
-        server.should_exit = True
-        await serving
-        await _nothing_under_way(controller)
+    # Logs go to standard output, where the answers of commands are looked for.
+    with capture_logs():
+        async with Controller.running(load(tmp_path)) as controller:
+            for each in (
+                report("a", guest("web1", "a"), guest("web2", "a")),
+                report("b", guest("db1", "b")),
+                report("c"),
+            ):
+                assert each.machine is not None
+                await controller.registry.take(each.machine.host, each, time.time())
+            agents = Agents(_world(await controller.inventory()), controller)
+            agents.world._seconds = lambda _item: agents.seconds
+            agents.world._fails = lambda item: agents.fails(item)
+            monkeypatch.setattr(LivingPort, "_call", lambda _port, *asked: agents.call(*asked))
+            tokens = {role: (await controller.tokens.make(role, role, "test")).word for role in Role}
+            server = uvicorn.Server(_tls(controller, tmp_path / "pki"))
+            serving = asyncio.create_task(server.serve())
+            while not server.started:
+                assert not serving.done()
+                await asyncio.sleep(0.01)
+            port = server.servers[0].sockets[0].getsockname()[1]
+            there = Fleet(controller, agents, f"https://127.0.0.1:{port}", tokens, tmp_path / "ca" / "ca-cert.pem")
+            for name in ("LIMOSA_SOCKET", "LIMOSA_RUN_DIR", "LIMOSA_TOKEN_FILE"):
+                monkeypatch.delenv(name, raising=False)
+            monkeypatch.setenv("LIMOSA_HOST", there.url)
+            monkeypatch.setenv("LIMOSA_TOKEN", tokens[Role.ADMIN])
+            monkeypatch.setenv("LIMOSA_CA", str(there.ca))
+            yield there
+            server.should_exit = True
+            await serving
+            await _nothing_under_way(controller)
 
 
 async def _nothing_under_way(controller: Controller) -> None:
@@ -296,6 +303,50 @@ async def test_who_asks_and_who_answers_must_prove_it(
     assert "does not know this token" in capsys.readouterr().err
 
 
+@on_sqlite
+async def test_what_is_set_of_hosts_and_guests_leaves_the_rest_as_it_is(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await fleet.limosa("host", "set", "b", "--rack", "r4", "--label", "ssd", "--max-in", "0") == 0
+    assert await fleet.limosa("host", "set", "b", "--label", "", "--watts", "320") == 0
+    settings = (await host_named("b", fleet)).settings
+    assert settings == HostSettings(rack="r4", watts=320.0, max_in=0)
+    assert await fleet.limosa("guest", "set", "web1", "--group", "web", "--priority", "5") == 0
+    assert await fleet.limosa("guest", "set", "web1", "--pin", "c", "--json") == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert msgspec.json.decode(shown[-1], type=FleetGuest).rules == GuestRules(
+        groups=("web",), priority=5, pin_hosts=("c",)
+    )
+    assert await fleet.limosa("host", "set", "b") == 2
+    assert await fleet.limosa("host", "set", "nowhere", "--rack", "r4") == 2
+
+
+@on_sqlite
+async def test_a_second_drain_of_a_host_is_refused_and_leaves_no_plan_behind(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fleet.agents.seconds = 1e9
+    assert await fleet.limosa("drain", "a", "--yes", "--detach", "--json") == 0
+    first = msgspec.json.decode(capsys.readouterr().out, type=Operation)
+    assert await fleet.limosa("drain", "a", "--yes") == 10
+    assert f"drain {first.id} works on a already" in capsys.readouterr().err
+    assert {each.phase for each in await fleet.controller.operations(None, 10)} == {Phase.RUNNING, Phase.CANCELLED}
+    assert await fleet.limosa("abort", first.id) == 0
+    assert (await fleet.controller.store.get(first.id)).phase is Phase.CANCELLED
+
+
+@on_sqlite
+async def test_a_hostile_name_does_not_reach_the_terminal(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "web\x1b]0;owned\x07\u202e1"
+    there = report("a", guest(hostile, "a"))
+    await fleet.controller.registry.take("a", there, time.time())
+    for words in (["ls"], ["drain", "a", "--dry-run"]):
+        assert await fleet.limosa(*words) == 0
+        shown = capsys.readouterr().out
+        assert "\x1b" not in shown
+        assert r"web\x1b]0;owned\x07\u202e1" in shown
+
+
 class Terminal:
     """A command line on a terminal of its own."""
 
@@ -342,25 +393,37 @@ class Terminal:
         return self._process.wait(30)
 
 
-def _drain_on_a_terminal() -> tuple[int, str]:
+def _interrupted_drain(word: str) -> tuple[int, str]:
     terminal = Terminal(["drain", "a"])
     terminal.read_until("Carry out this drain?")
     terminal.type("y\n")
     terminal.read_until("▶")
     terminal.interrupt()
     terminal.read_until("watch on?")
-    terminal.type("leave\n")
+    terminal.type(f"{word}\n")
     return terminal.end(), terminal.shown
 
 
 @on_sqlite
-async def test_on_a_terminal_it_asks_draws_and_leaves_the_operation_running_after_ctrl_c(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("word", "exit_status", "phases"),
+    [
+        ("leave", 75, {Phase.RUNNING}),
+        ("pause", 75, {Phase.RUNNING, Phase.PAUSED}),  # what is wished, and what is done at the next look
+        ("cancel", 30, {Phase.CANCELLED}),
+    ],
+)
+async def test_on_a_terminal_it_asks_draws_and_after_ctrl_c_does_as_it_is_told(
+    fleet: Fleet, word: str, exit_status: int, phases: set[Phase]
+) -> None:
     fleet.agents.seconds = 1e9
-    status, shown = await asyncio.to_thread(_drain_on_a_terminal)
+    status, shown = await asyncio.to_thread(_interrupted_drain, word)
     operation = await latest(fleet)
-    assert (status, operation.phase) == (75, Phase.RUNNING)
-    assert f"limosa operations watch {operation.id}" in shown
+    assert status == exit_status
+    assert operation.phase in phases
     assert "2 moving" in shown
+    hint = {"leave": "watch", "pause": "resume"}.get(word)
+    assert hint is None or f"limosa operations {hint} {operation.id}" in shown
 
 
 def _declined() -> int:

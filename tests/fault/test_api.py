@@ -19,7 +19,6 @@ from limosa.agent.api import Api, spaced
 from limosa.agent.config import Config, load
 from limosa.agent.cpu import CpuAsk
 from limosa.cli.client import AgentClient
-from limosa.cli.rest import Rest
 from limosa.cli.transport import Unix
 from limosa.cpu.facts import HostCpu, Source
 from limosa.errors import AgentUnreachable, Blocked, LimosaError, NotFound, UsageError
@@ -27,6 +26,7 @@ from limosa.guest.profile import Profile
 from limosa.units import HostName, Side
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.hooks import HookShown, HookTried
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown, Stage
 
 T = TypeVar("T")
@@ -104,6 +104,13 @@ class Script:
     async def known_hosts(self) -> tuple[HostShown, ...]:
         return ()
 
+    def hooks(self) -> tuple[HookShown, ...]:
+        return (HookShown(name="dns", kind="command", target="/etc/limosa/hooks.d/dns", waiting=2),)
+
+    async def test_hooks(self, name: str) -> tuple[HookTried, ...]:
+        self.asked.append(name)
+        return (HookTried(name="dns", delivered=False, answer="exit status 3", seconds=0.1),)
+
     async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
         self.asked.append(ask)
         return HostCpu(host=host, source=Source.QEMU, flags=("avx2",))
@@ -120,18 +127,6 @@ class Bench:
         def asked() -> T:
             with AgentClient(Unix(str(self.config.socket))) as client:
                 return question(client)
-
-        return await asyncio.to_thread(asked)
-
-    async def raw_ask(self, method: str, path: str, body: Any = None) -> bytes:
-        """What no method of the client would ask."""
-
-        def asked() -> bytes:
-            rest = Rest(Unix(str(self.config.socket)))
-            try:
-                return rest.ask(method, path, body)
-            finally:
-                rest.close()
 
         return await asyncio.to_thread(asked)
 
@@ -168,6 +163,14 @@ async def test_a_doctor_is_asked_to_look_or_to_fix(bench: Bench) -> None:
     assert (await bench.ask(lambda c: c.doctor(fix=False))).clean
     assert (await bench.ask(lambda c: c.doctor(fix=True))).clean
     assert bench.script.asked == [False, True]
+
+
+async def test_hooks_are_listed_and_tried(bench: Bench) -> None:
+    listed = await bench.ask(lambda client: client.ask("GET", "/v1/hooks"))
+    assert msgspec.json.decode(listed, type=list[HookShown]) == list(bench.script.hooks())
+    tried = await bench.ask(lambda client: client.ask("POST", "/v1/hooks/test", {"hook": "dns"}))
+    assert msgspec.json.decode(tried, type=list[HookTried])[0].answer == "exit status 3"
+    assert bench.script.asked == ["dns"]
 
 
 async def test_evidence_arrives_with_the_name_of_who_gave_it(bench: Bench) -> None:
@@ -236,12 +239,12 @@ async def test_the_cpu_of_a_host_is_asked_for_one_guest(bench: Bench) -> None:
 @pytest.mark.parametrize("query", ["version=ten", "version=1.2", "model=max"])
 async def test_a_cpu_is_not_asked_for_by_words_that_mean_nothing(bench: Bench, query: str) -> None:
     with pytest.raises(UsageError):
-        await bench.raw_ask("GET", f"/v1/hosts/b/cpu?{query}")
+        await bench.ask(lambda c: c.ask("GET", f"/v1/hosts/b/cpu?{query}"))
 
 
 async def test_a_huge_body_is_refused(bench: Bench) -> None:
     with pytest.raises((UsageError, AgentUnreachable)):
-        await bench.raw_ask("POST", "/v1/plan", {"guest": "x" * 2_000_000, "to": "b"})
+        await bench.ask(lambda c: c.ask("POST", "/v1/plan", {"guest": "x" * 2_000_000, "to": "b"}))
     assert (await bench.ask(lambda c: c.hello())).host == "a"
 
 

@@ -57,8 +57,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def server(certificates: Path, answer: Answer) -> Iterator[tuple[str, list[Any]]]:
-    """An HTTPS server that answers every request in this way; its URL, and the requests."""
+def server(certificates: Path, answer: Answer, *, mutual: bool = False) -> Iterator[tuple[str, list[Any]]]:
+    """An HTTPS server that answers every request in this way; its URL, and the requests.
+
+    With `mutual` it wants a certificate of whoever asks, as agents do of each other.
+    """
     asked: list[Any] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -81,6 +84,10 @@ def server(certificates: Path, answer: Answer) -> Iterator[tuple[str, list[Any]]
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "host" / pki.HOST_CERT, certificates / "host" / pki.HOST_KEY)
+
+    if mutual:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(certificates / "ca" / pki.CA_CERT)
 
     class Server(http.server.ThreadingHTTPServer):
         block_on_close = False
@@ -172,6 +179,13 @@ def test_what_speaks_no_tls_and_what_does_not_answer_are_told_apart(certificates
     assert isinstance(error, UsageError)
     assert "does not speak TLS" in error.what
     assert isinstance(asked_for_hosts(f"https://127.0.0.1:{port}", certificates), ControllerUnreachable)
+
+
+def test_an_agents_port_is_told_from_a_controllers(certificates: Path) -> None:
+    with server(certificates, says(200, b""), mutual=True) as (url, _):
+        error = asked_for_hosts(url, certificates)
+    assert isinstance(error, ControllerUnreachable)
+    assert error.remedy.startswith("that is an agent's port")
 
 
 def _speak_plainly(listening: socket.socket) -> None:

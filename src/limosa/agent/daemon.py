@@ -19,6 +19,8 @@ from limosa.agent.cpu import CpuAsk, cpu_of
 from limosa.agent.dial import Peers
 from limosa.agent.doctor import Doctor
 from limosa.agent.history import History
+from limosa.agent.hooks.courier import Courier
+from limosa.agent.hooks.journal import JournalEvents, ProgressFile
 from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
 from limosa.agent.keeper import Keeper
@@ -37,6 +39,7 @@ from limosa.migration.moves import Moves
 from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.hooks import HookShown, HookTried
 
 _log = structlog.get_logger()
 
@@ -58,7 +61,10 @@ class Agent:
         )
         self.server: PeerServer | None = None
         self._service = Service(config, self.hosts, self.peers)
-        self.doctor = Doctor(config, self.hosts, self.peers, self.moves)
+        outbox = self.moves.store.outbox
+        self.courier = Courier(config.hooks, config.host, JournalEvents(outbox), ProgressFile(config.hooks_file))
+        outbox.listen(self.courier.wake)
+        self.doctor = Doctor(config, self.hosts, self.peers, self.moves, self.courier)
         self._reporter = Reporter(config, self.moves, facts.migration_address)
         self._orders = Orders(self.moves, config.state_dir)
         self._keeper = Keeper(config.run_dir, self.moves)
@@ -73,8 +79,10 @@ class Agent:
             PeerError: the port cannot be had, or a certificate is no good.
             UsageError: the socket cannot be made, or `hosts.toml` is wrong.
         """
+        await self.courier.open()
         await self.moves.restore()
         self._keeper.start()
+        self.courier.start()
         await self._open_peer_port()
         await self._api.open()
         self._beside(this_host.qemu_versions(self.config.qemu))  # asked once now, so that nobody waits for it later
@@ -92,6 +100,7 @@ class Agent:
         await self._reporter.close()
         await self._keeper.close()
         await self.moves.close()
+        await self.courier.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -155,6 +164,14 @@ class Agent:
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """The hosts that are known."""
         return await this_host.show_hosts(self.config, self.hosts, self.peers)
+
+    def hooks(self) -> tuple[HookShown, ...]:
+        """How each hook fares."""
+        return self.courier.shown()
+
+    async def test_hooks(self, name: str) -> tuple[HookTried, ...]:
+        """Try one hook, or all."""
+        return await self.courier.test(name)
 
     async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
         """The processor of this host, or of another one."""

@@ -2,57 +2,80 @@
 
 import asyncio
 import fcntl
+import resource
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
 import uvicorn
 
 from limosa.agent.pki import HOST_CERT, HOST_KEY
-from limosa.api.app import app
+from limosa.api.app import Extension, app
+from limosa.api.patience import CONNECTIONS, Patient
 from limosa.errors import UsageError
 from limosa.fleet.config import ControllerConfig
 from limosa.fleet.controller import Controller
 
 GRACE = 2
 """Seconds that requests in flight, and streams, may take when the controller stops."""
-SLOW_HEADERS = 10
-"""Seconds that an idle connection is kept."""
+KEEP_ALIVE = 10
+"""Seconds for which an idle connection is kept after a request."""
+FILES = 4 * CONNECTIONS
+"""Open files that the process may have: its connections, those that still shake hands, and everything else."""
 
 _log = structlog.get_logger()
 
 
-async def serve(config: ControllerConfig) -> None:
+async def serve(config: ControllerConfig, extensions: Sequence[Extension] = ()) -> None:
     """Run a controller until SIGTERM or SIGINT; operations in hand go on after the next start.
 
     Raises:
         UsageError: one of this state directory runs already, or the port cannot be had.
         StateDiskError: the database cannot be used.
     """
+    _allow_files()
     with only_one(config):
         async with Controller.running(config) as controller:
-            server = uvicorn.Server(_settings(config, controller))
+            server = uvicorn.Server(settings(config, controller, extensions))
             _log.info("controller runs", controller=config.host, listen=str(config.listen))
             await server.serve()
             if not server.started:
                 raise UsageError(f"cannot listen on {config.listen}", remedy="set listen in controller.toml")
 
 
-def _settings(config: ControllerConfig, controller: Controller) -> uvicorn.Config:
+def settings(config: ControllerConfig, controller: Controller, extensions: Sequence[Extension] = ()) -> uvicorn.Config:
+    """How a controller's API is served: TLS, patience, and nothing else that listens."""
     return uvicorn.Config(
-        app(controller),
+        app(controller, extensions),
         host=config.listen.host,
         port=config.listen.port,
         ssl_certfile=str(config.pki_dir / HOST_CERT),
         ssl_keyfile=str(config.pki_dir / HOST_KEY),
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+        ssl_context_factory=_tls,
+        http=Patient,
+        ws="none",
+        proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=GRACE,
-        timeout_keep_alive=SLOW_HEADERS,
+        timeout_keep_alive=KEEP_ALIVE,
     )
+
+
+def _tls(_config: uvicorn.Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+    context = default()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def _allow_files() -> None:
+    """Have room for more connections than are let in, whatever soft limit the process began with."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager
@@ -78,6 +101,6 @@ def only_one(config: ControllerConfig) -> Iterator[None]:
         yield
 
 
-def run(config: ControllerConfig) -> None:
+def run(config: ControllerConfig, extensions: Sequence[Extension] = ()) -> None:
     """`serve`, in a loop of its own."""
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, extensions))

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
-from limosa.cli.rest import Rest
+from limosa.cli.rest import ANSWER_SECONDS, Rest
 from limosa.units import MoveId
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
@@ -40,6 +40,10 @@ class AgentClient:
         """Close the connection, and whatever carried it."""
         self._rest.close()
 
+    def ask(self, method: str, path: str, body: Any = None, *, seconds: float = ANSWER_SECONDS) -> bytes:
+        """Any request of the agent's API; the answer's body."""
+        return self._rest.ask(method, path, body, seconds=seconds)
+
     def hello(self) -> Hello:
         """What the agent says of itself."""
         return self._rest.get("/v1/hello", Hello)
@@ -50,7 +54,7 @@ class AgentClient:
 
     def profile(self, guest: str) -> bytes:
         """A guest's profile as JSON, by name, uuid or pid."""
-        return self._rest.ask("GET", f"/v1/guests/{quote(guest, safe='')}/profile")
+        return self.ask("GET", f"/v1/guests/{quote(guest, safe='')}/profile")
 
     def hosts(self) -> tuple[HostShown, ...]:
         """The hosts the agent knows."""

@@ -50,11 +50,6 @@ def as_value(failure: LimosaError, place: str | None = None) -> dict[str, Any]:
     return {"error": told, "exit_status": failure.exit_status}
 
 
-def say(page: str, *, err: bool = False) -> None:
-    """Print a page; what would steer a terminal is written out."""
-    click.echo(printable(page, keep="\n"), err=err)
-
-
 def say_failure(failure: LimosaError, *, as_json: bool, place: str | None = None) -> int:
     """Print the error on standard error and return its exit status."""
     if as_json:

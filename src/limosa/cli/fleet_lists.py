@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import click
-import msgspec
-
-from limosa.cli.failure import say
+from limosa.cli.output import answer
 from limosa.cli.table import table
 from limosa.units import format_duration, format_rate, format_size
 from limosa.wire.fleet import Fit, FleetGuest, FleetHost
@@ -20,20 +17,17 @@ if TYPE_CHECKING:
 def ls(fleet: FleetClient, as_json: bool) -> None:
     """List every guest where it was last seen."""
     guests = fleet.guests()
-    if as_json:
-        click.echo(msgspec.json.encode(guests))
-    else:
-        say(guest_table(guests))
+    answer(guests, lambda: guest_table(guests), as_json=as_json)
 
 
 def hosts(fleet: FleetClient, fits: str | None, as_json: bool) -> None:
     """List every host; or say which of them could take a guest now, and why the others could not."""
     if fits is not None:
         answers = fleet.fits(fits)
-        click.echo(msgspec.json.encode(answers)) if as_json else say(fit_table(answers))
+        answer(answers, lambda: fit_table(answers), as_json=as_json)
         return
     known = fleet.hosts()
-    click.echo(msgspec.json.encode(known)) if as_json else say(host_table(known))
+    answer(known, lambda: host_table(known), as_json=as_json)
 
 
 def guest_table(guests: Iterable[FleetGuest]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limosa.cli.options import client_command, either_command, example
+from limosa.cli.output import answer, say
 from limosa.cli.table import table
 from limosa.units import format_size
 
@@ -24,10 +25,8 @@ def ls(agent: AgentClient, as_json: bool) -> None:
 
     MOVABLE is yes, or the first reason why not; `limosa plan` gives all of them.
     """
-    import msgspec
-
     guests = agent.guests()
-    click.echo(msgspec.json.encode(guests) if as_json else guest_table(guests))
+    answer(guests, lambda: guest_table(guests), as_json=as_json)
 
 
 def guest_table(guests: Iterable[GuestShown]) -> str:
@@ -67,4 +66,4 @@ def show(agent: AgentClient, guest: str, as_json: bool) -> None:
     from limosa.cli.rest import decoded
     from limosa.guest.profile import Profile
 
-    click.echo(profile_page(decoded(told, Profile)))
+    say(profile_page(decoded(told, Profile)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limosa.cli.options import client_command, either_command, example
+from limosa.cli.output import say
 from limosa.errors import Blocked, LimosaError, MoveAborted, NotFound, UsageError
 from limosa.units import Side
 
@@ -110,9 +111,9 @@ def finish(agent: AgentClient, move: str, *, as_json: bool, abort_on_interrupt: 
     failure: LimosaError | None = failure_of(status)
     if failure is None:
         if not as_json:
-            click.echo(report(status))
+            say(report(status))
         return 0
     if as_json:
         return say_failure(failure, as_json=True, place=place_of(status))
-    click.echo(report(status), err=True)
+    say(report(status), err=True)
     return failure.exit_status

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limosa.cli.failure import LookLater, say, say_failure
+from limosa.cli.failure import LookLater, say_failure
 from limosa.cli.live import JsonScreen, LiveScreen, PlainScreen, Screen
 from limosa.cli.operation_page import NOUNS, failure_of, final_page, place_of, plan_page, stuck, title
 from limosa.cli.operation_view import OperationView, PlainOperationView
+from limosa.cli.output import answer, say
 from limosa.errors import Blocked, ControllerUnreachable, PartlyDone, UsageError
 from limosa.wire.fleet import Operation, OperationAsked, OperationKind
 
@@ -86,23 +87,14 @@ def _agreed(planned: Operation, how: How) -> bool:
 
 
 def _print(operation: Operation, how: How, words: str = "") -> None:
-    import msgspec
-
-    if how.as_json:
-        click.echo(msgspec.json.encode(operation))
-    elif words:
-        say(words)
+    if how.as_json or words:
+        answer(operation, lambda: words, as_json=how.as_json)
 
 
 def show_plan(fleet: FleetClient, asked: OperationAsked, *, as_json: bool) -> int:
     """Print what an operation would do; the exit status that it would end with at best."""
-    import msgspec
-
     planned = fleet.plan(asked)
-    if as_json:
-        click.echo(msgspec.json.encode(planned))
-    else:
-        say(plan_page(planned, time.time()))
+    answer(planned, lambda: plan_page(planned, time.time()), as_json=as_json)
     if stuck(planned) is not None:
         return Blocked.exit_status
     return PartlyDone.exit_status if planned.left else 0

@@ -44,6 +44,11 @@ def title(operation: Operation) -> str:
             return f"{noun} of {few(operation.hosts) or 'the fleet'}"
 
 
+def standing(operation: Operation) -> tuple[Item, ...]:
+    """One item for each guest: of one that was planned again, the later."""
+    return tuple({item.guest: item for item in operation.items}.values())
+
+
 def few(names: Iterable[str]) -> str:
     """The names, and a number where they are many."""
     known = list(names)
@@ -171,7 +176,7 @@ def _reasons(left: LeftGuest) -> list[tuple[str, list[str]]]:
 def final_page(operation: Operation) -> str:
     """What an operation came to; what is left, and why."""
     parts = [f"{title(operation)}: {operation.phase}, {counts(operation)}"]
-    if done := [item for item in operation.items if item.state is ItemState.DONE]:
+    if done := [item for item in standing(operation) if item.state is ItemState.DONE]:
         parts.append(pairs(_measured(operation, done)))
     if table_ := remaining(operation):
         parts.append(table_)
@@ -180,8 +185,8 @@ def final_page(operation: Operation) -> str:
 
 def counts(operation: Operation) -> str:
     """`5 of 12 guests moved, 2 failed`."""
-    states = Counter(item.state for item in operation.items)
-    words = [f"{states[ItemState.DONE]} of {guests(len(operation.items))} moved"]
+    states = Counter(item.state for item in standing(operation))
+    words = [f"{states[ItemState.DONE]} of {guests(states.total())} moved"]
     named = (ItemState.MOVING, ItemState.WAITING, ItemState.FAILED, ItemState.CANCELLED)
     words += [f"{states[state]} {state}" for state in named if states[state]]
     if operation.left:
@@ -203,7 +208,7 @@ def _measured(operation: Operation, done: Sequence[Item]) -> Iterator[tuple[str,
 def remaining(operation: Operation) -> str:
     """Guests that are not where they should be, and why; empty where there is none."""
     parts = []
-    stay = [item for item in operation.items if item.over and item.state is not ItemState.DONE]
+    stay = [item for item in standing(operation) if item.over and item.state is not ItemState.DONE]
     if stay:
         rows = [(item.name, item.source, item.destination, _end(item), item.remedy) for item in stay[:SHOWN]]
         heads = ("NOT MOVED", "ON", "TO", "WHY", "TO DO")
@@ -262,9 +267,9 @@ def _again(operation: Operation) -> str:
 
 def place_of(operation: Operation) -> str:
     """Where the guests of an operation that is over run, as far as their agents said."""
-    done = sum(item.state is ItemState.DONE for item in operation.items)
+    done = sum(item.state is ItemState.DONE for item in standing(operation))
     told = f"{guests(done)} at the destination, the others where they were"
-    unsure = [item.name for item in operation.items if item.state is ItemState.FAILED and not _at_rest(item)]
+    unsure = [item.name for item in standing(operation) if item.state is ItemState.FAILED and not _at_rest(item)]
     return f"{told}; of {few(unsure)} no agent said so: see limosa ls" if unsure else told
 
 
@@ -279,8 +284,8 @@ def operations_table(operations: Iterable[Operation], now: float) -> str:
             each.id,
             str(each.phase),
             title(each),
-            f"{sum(item.state is ItemState.DONE for item in each.items)}/{len(each.items)}",
-            str(sum(item.state is ItemState.FAILED for item in each.items) + len(each.left)),
+            f"{sum(item.state is ItemState.DONE for item in standing(each))}/{len(standing(each))}",
+            str(sum(item.state is ItemState.FAILED for item in standing(each)) + len(each.left)),
             time_of_day(each.created, now),
             each.who,
             each.why,

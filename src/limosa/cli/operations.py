@@ -10,6 +10,7 @@ import click
 
 from limosa.cli.lazy import Lazy, LazyGroup
 from limosa.cli.options import agent_options, example, fleet_command, json_option
+from limosa.cli.output import answer
 
 if TYPE_CHECKING:
     from limosa.cli.fleet_client import FleetClient
@@ -66,16 +67,10 @@ def list_operations(fleet: FleetClient, as_json: bool, number: int) -> None:
     """List operations, latest first."""
     from itertools import islice
 
-    import msgspec
-
-    from limosa.cli.failure import say
     from limosa.cli.operation_page import operations_table
 
     found = tuple(islice(fleet.operations(), number))
-    if as_json:
-        click.echo(msgspec.json.encode(found))
-    else:
-        say(operations_table(found, time.time()))
+    answer(found, lambda: operations_table(found, time.time()), as_json=as_json)
 
 
 @click.command(epilog=example("limosa operations show", "limosa operations show drain-1f0c9a2b --json"))
@@ -83,16 +78,10 @@ def list_operations(fleet: FleetClient, as_json: bool, number: int) -> None:
 @fleet_command
 def show(fleet: FleetClient, operation: str | None, as_json: bool) -> None:
     """Show an operation: its moves, how far each is, what is left and why."""
-    import msgspec
-
-    from limosa.cli.failure import say
     from limosa.cli.operation_page import operation_page
 
     found = choose(fleet, operation)
-    if as_json:
-        click.echo(msgspec.json.encode(found))
-    else:
-        say(operation_page(found, time.time()))
+    answer(found, lambda: operation_page(found, time.time()), as_json=as_json)
 
 
 @click.command(epilog=example("limosa operations watch", "limosa operations watch drain-1f0c9a2b --json"))
@@ -152,14 +141,7 @@ def cancel(fleet: FleetClient, operation: str | None, why: str, as_json: bool) -
 
 
 def _told(operation: Operation, what: str, as_json: bool) -> None:
-    import msgspec
-
-    from limosa.cli.failure import say
-
-    if as_json:
-        click.echo(msgspec.json.encode(operation))
-    else:
-        say(f"{operation.id} {what}; see limosa operations watch {operation.id}")
+    answer(operation, lambda: f"{operation.id} {what}; see limosa operations watch {operation.id}", as_json=as_json)
 
 
 def choose(fleet: FleetClient, wanted: str | None) -> Operation:

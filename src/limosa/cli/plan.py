@@ -8,6 +8,7 @@ import click
 
 from limosa.cli.asked import move_options, request_of
 from limosa.cli.options import either_command, example
+from limosa.cli.output import answer
 
 if TYPE_CHECKING:
     from limosa.cli.client import AgentClient
@@ -29,10 +30,8 @@ def plan(agent: AgentClient, as_json: bool, **asked: Any) -> int:
 
 def show_plan(agent: AgentClient, request: MoveRequest, as_json: bool) -> int:
     """Print the plan; the exit status it gives."""
-    import msgspec
-
     from limosa.cli.report import plan_page
 
     planned = agent.plan(request)
-    click.echo(msgspec.json.encode(planned) if as_json else plan_page(planned, request.allow))
+    answer(planned, lambda: plan_page(planned, request.allow), as_json=as_json)
     return 0 if planned.possible else BLOCKED

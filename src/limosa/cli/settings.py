@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
 from limosa.cli.lazy import Lazy, LazyGroup
 from limosa.cli.options import Rate, example, fleet_command
+from limosa.cli.output import answer
+from limosa.cli.table import pairs
 from limosa.errors import UsageError
 
 if TYPE_CHECKING:
     from limosa.cli.fleet_client import FleetClient
     from limosa.wire.fleet import FleetGuest, FleetHost
+
+State = Literal["active", "maintenance", "lost"]
+"""What an operator may say that a host is; draining and drained are what operations make of it."""
 
 _SETTINGS = ("rack", "labels", "storages", "watts", "price_per_hour", "max_in", "max_out", "link")
 _RULES = ("groups", "pin_hosts", "pin_labels", "priority")
@@ -36,9 +41,6 @@ def guest() -> None:
     """Say with whom and where a guest of the fleet may run; `limosa ls` lists them."""
 
 
-_STATE = click.Choice(["active", "maintenance", "lost"])
-
-
 @click.command(
     name="set",
     epilog=example(
@@ -48,7 +50,9 @@ _STATE = click.Choice(["active", "maintenance", "lost"])
     ),
 )
 @click.argument("name")
-@click.option("--state", type=_STATE, help="Whether it takes guests; to empty it first use `limosa drain`.")
+@click.option(
+    "--state", type=click.Choice(get_args(State)), help="Whether it takes guests; to empty it first use `limosa drain`."
+)
 @click.option("--why", default="", metavar="TEXT", help="Of its state, for whoever asks later.")
 @click.option("--rack", metavar="NAME", help="Where it stands; moves of a rack share its bandwidth.")
 @click.option("--label", "labels", multiple=True, metavar="NAME", help="What guests can be pinned to. Repeatable.")
@@ -59,7 +63,7 @@ _STATE = click.Choice(["active", "maintenance", "lost"])
 @click.option("--max-out", type=click.IntRange(min=0), metavar="N", help="Moves out of it at once.")
 @click.option("--link", type=Rate(), help="Rate of its migration link, where it reports none, or too much.")
 @fleet_command
-def set_host(fleet: FleetClient, name: str, state: str | None, why: str, as_json: bool, **asked: Any) -> None:
+def set_host(fleet: FleetClient, name: str, state: State | None, why: str, as_json: bool, **asked: Any) -> None:
     """Set what a host is used for, and what planners should know of it; what is not named stays as it is.
 
     A repeatable option replaces all that was set before; an empty value clears it.
@@ -76,7 +80,7 @@ def set_host(fleet: FleetClient, name: str, state: str | None, why: str, as_json
         shown = fleet.set_settings(name, msgspec.structs.replace(shown.settings, **settings))
     if state is not None:
         shown = fleet.set_state(name, StateAsked(state=state, why=why))
-    _print(shown, as_json)
+    answer(shown, lambda: _page(shown), as_json=as_json)
 
 
 @click.command(
@@ -104,34 +108,25 @@ def set_guest(fleet: FleetClient, name: str, as_json: bool, **asked: Any) -> Non
     if not rules:
         raise UsageError("nothing to set was named", remedy="limosa guest set --help")
     found = fleet.guest(name)
-    _print(fleet.set_rules(found.id, msgspec.structs.replace(found.rules, **rules)), as_json)
+    shown = fleet.set_rules(found.id, msgspec.structs.replace(found.rules, **rules))
+    answer(shown, lambda: _page(shown), as_json=as_json)
 
 
 def _given(asked: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """What was named on the command line, as the API takes it; `''` alone empties a list."""
     given = {name: asked[name] for name in names if asked[name] not in (None, ())}
-    return {name: _words(value) if isinstance(value, tuple) else value for name, value in given.items()}
+    return {name: tuple(filter(None, value)) if isinstance(value, tuple) else value for name, value in given.items()}
 
 
-def _words(values: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(value for value in values if value)
-
-
-def _print(shown: FleetHost | FleetGuest, as_json: bool) -> None:
+def _page(shown: FleetHost | FleetGuest) -> str:
     import msgspec
 
-    from limosa.cli.failure import say
-    from limosa.cli.table import pairs
-
-    if as_json:
-        click.echo(msgspec.json.encode(shown))
-        return
     told = msgspec.to_builtins(shown)
-    nested = told.pop("settings", None) or told.pop("rules", {})
-    rows = [("name", told["name"]), ("state", told["state"]), *([("why", why)] if (why := told.get("reason")) else [])]
-    rows += [(key.replace("_", " "), _shown(value)) for key, value in nested.items() if value not in ("", [], None, 0)]
-    say(pairs(rows, indent=""))
+    nested = told["settings"] if "settings" in told else told["rules"]
+    rows = [("name", told["name"]), ("state", told["state"]), ("why", told.get("reason", ""))]
+    rows += [(key.replace("_", " "), _words(value)) for key, value in nested.items()]
+    return pairs([(name, value) for name, value in rows if value], indent="")
 
 
-def _shown(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+def _words(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, list) else "" if value is None else str(value)

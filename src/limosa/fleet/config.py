@@ -14,13 +14,15 @@ An unknown key is an error, because a misspelt one would otherwise be a default 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from limosa.agent import pki
-from limosa.agent.config import Endpoint, convert, parse_endpoint, read_toml, wrong
+from limosa.agent.config import Endpoint, convert, hooks_of, parse_endpoint, read_toml, wrong
+from limosa.agent.hooks.config import HookConfig
 from limosa.errors import NotFound
+from limosa.fleet.hooks import KINDS as HOOK_EVENTS
 from limosa.fleet.inventory import Limits
 from limosa.units import BytesPerSecond, HostName, Seconds
 
@@ -59,6 +61,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
     limits: LimitsConfig = LimitsConfig()
     history: HistoryConfig = HistoryConfig()
+    hooks: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +80,8 @@ class ControllerConfig:
     silence: Seconds
     history_seconds: float
     """For how long after its end a move is kept."""
+    hooks: tuple[HookConfig, ...] = ()
+    """Who is told of what happens to the fleet."""
 
 
 def load(directory: Path | None = None) -> ControllerConfig:
@@ -110,6 +115,7 @@ def load(directory: Path | None = None) -> ControllerConfig:
         retries=read.limits.retries,
         silence=Seconds(5.0),
         history_seconds=read.history.days * 86400,
+        hooks=hooks_of(read.hooks, file, text, HOOK_EVENTS),
     )
 
 

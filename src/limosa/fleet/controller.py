@@ -12,6 +12,7 @@ import sqlalchemy as sa
 import structlog
 
 from limosa.agent.dial import Peers
+from limosa.agent.hooks.courier import Courier
 from limosa.agent.hosts import Hosts
 from limosa.errors import LimosaError
 from limosa.fleet import picture
@@ -21,6 +22,7 @@ from limosa.fleet.config import ControllerConfig
 from limosa.fleet.db.engine import Database
 from limosa.fleet.follow import Follower
 from limosa.fleet.history import History
+from limosa.fleet.hooks import TELLER, FleetEvents, HookTable
 from limosa.fleet.inventory import HostState, Inventory
 from limosa.fleet.lease import LEADER, SECONDS, Leases, of_controller
 from limosa.fleet.operations.advance import Wish
@@ -41,6 +43,7 @@ from limosa.wire.fleet import (
     OperationAsked,
     TwoOwners,
 )
+from limosa.wire.hooks import HookShown
 
 _log = structlog.get_logger()
 
@@ -63,6 +66,7 @@ class Controller:
         self.history = History(database, self.store, self.registry, self._peers, config.history_seconds)
         self._follower = Follower(hosts, self._peers, self.registry, self.history)
         self._following: asyncio.Task[None] | None = None
+        self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()
         self._told: frozenset[str] = frozenset()
 
@@ -88,6 +92,7 @@ class Controller:
     async def _stop(self) -> None:
         await self._durable.close()
         await self._follow(leads=False)
+        await self._deliver(leads=False)
         await self._peers.close()
         for lease in (LEADER, of_controller(self.config.host)):
             await self._leases.let_go(lease)
@@ -99,6 +104,7 @@ class Controller:
             try:
                 await self._leases.take(of_controller(self.config.host))
                 await self._follow(leads=await self._leases.take(LEADER))
+                await self._deliver(leads=self.leads)
                 if self.leads:
                     await self._reap()
                     await self._audit()
@@ -116,6 +122,19 @@ class Controller:
             await asyncio.gather(self._following, return_exceptions=True)
             self._following = None
         self.leads = leads
+
+    async def _deliver(self, *, leads: bool) -> None:
+        """Tell hooks what happened, or leave that to the controller that leads."""
+        if not leads and self._courier is not None:
+            courier, self._courier = self._courier, None
+            await courier.close()
+        elif leads and self._courier is None:
+            courier = Courier(self.config.hooks, TELLER, FleetEvents(self.database), HookTable(self.database))
+            await courier.open()
+            courier.start()
+            self._courier = courier
+        elif self._courier is not None:
+            self._courier.wake()
 
     async def _reap(self) -> None:
         """Carry on what dead controllers had in hand, and what was approved and never begun."""
@@ -160,6 +179,10 @@ class Controller:
     async def fits(self, guest: str) -> tuple[Fit, ...]:
         """For each host whether a guest could go there. Raises NotFound."""
         return fits(await self.inventory(), guest)
+
+    def hooks(self) -> tuple[HookShown, ...]:
+        """How each hook fares, where this controller leads; nothing elsewhere."""
+        return () if self._courier is None else self._courier.shown()
 
     async def set_state(self, host: str, state: HostState, who: str, why: str) -> None:
         """What a host is used for from now on. Raises NotFound."""

@@ -10,6 +10,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from limosa.errors import NotFound
+from limosa.fleet.chronicle import tell
 from limosa.fleet.db.engine import Database
 from limosa.fleet.db.tables import guests, hosts, rules
 from limosa.fleet.inventory import HostState
@@ -168,6 +169,8 @@ async def set_state(connection: AsyncConnection, names: Iterable[str], state: Ho
     """Within a transaction: what hosts are used for. Raises NotFound."""
     await require_hosts(connection, names)
     await connection.execute(sa.update(hosts).where(hosts.c.name.in_(set(names))).values(state=state, reason=why))
+    for name in sorted(set(names)):
+        await tell(connection, "host", name, {"state": state, "why": why})
 
 
 async def moved(connection: AsyncConnection, guest: str, *, away_from: str | None, now: float) -> None:

@@ -217,7 +217,7 @@ class Moves:
     def log(self, move: str) -> MoveLog:
         """What this host logged of a move that left it, or came to it. Raises NotFound."""
         found = self._moves.get(MoveId(move))
-        told = found.diary.log() if found else self._arrivals.log(MoveId(move)) or self.archive.log(move)
+        told = found.log() if found else self._arrivals.log(MoveId(move)) or self.archive.log(move)
         if told is None:
             raise NotFound(f"nothing is kept here of the log of move {move}", remedy="see this host's own log")
         return told

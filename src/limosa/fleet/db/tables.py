@@ -102,6 +102,13 @@ answers = sa.Table(
     sa.Column("at", sa.Float, nullable=False),
 )
 
+hook_progress = sa.Table(
+    "hook_progress",
+    metadata,
+    sa.Column("hook", sa.String(512), primary_key=True),
+    sa.Column("progress", sa.Text, nullable=False),
+)
+
 moves = sa.Table(
     "moves",
     metadata,
