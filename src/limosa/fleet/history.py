@@ -36,10 +36,8 @@ from limosa.wire.history import (
 )
 
 ANSWER_SECONDS = 20.0
-WAIT = 10.0
+WAIT = 4.0
 """Seconds that an agent may keep the question for a move that does not change."""
-SPACING = 1.0
-"""Seconds between two events of one move, at the least."""
 RECENT = 50
 """Operations in which the move of an unknown id is looked for."""
 LONGEST_ID = 64
@@ -159,7 +157,9 @@ class History:
         return await self._kept(move) or (await self._live(move))[1]
 
     async def changes(self, move: str) -> AsyncIterator[MoveRecord | None]:
-        """A move at each change, its final record last; None now and then, where nothing changed.
+        """A move at each change, its final record last; None where nothing changed, or its agent is silent.
+
+        Whoever reads this decides how often; without a pause, a silent agent is asked again at once.
 
         Raises:
             NotFound, PeerError: as `record` does, before the first.
@@ -170,7 +170,6 @@ class History:
         host, record = await self._live(move)
         yield record
         while not record.status.state.over:
-            await asyncio.sleep(SPACING)
             seen = record.number
             try:
                 record = await self._ask(host, RecordAsk(move=move, seen=seen, wait=WAIT))
