@@ -25,7 +25,7 @@ from limosa.api import operations as operations_api
 from limosa.api.app import app
 from limosa.cli import limosa
 from limosa.cli.lazy import run
-from limosa.errors import Blocked, PeerError
+from limosa.errors import BY_CODE, Blocked, PeerError
 from limosa.fleet.config import load
 from limosa.fleet.controller import Controller
 from limosa.fleet.operations import carry_out
@@ -345,6 +345,11 @@ async def test_a_hostile_name_does_not_reach_the_terminal(fleet: Fleet, capsys: 
         shown = capsys.readouterr().out
         assert "\x1b" not in shown
         assert r"web\x1b]0;owned\x07\u202e1" in shown
+
+
+def test_the_command_line_knows_every_error_that_a_controller_or_an_agent_may_send() -> None:
+    strangers = {kind.__module__ for kind in BY_CODE.values()} - {"limosa.errors", "limosa.cli.failure"}
+    assert not [module for module in strangers if module.startswith("limosa.")]
 
 
 class Terminal:

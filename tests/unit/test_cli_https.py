@@ -181,11 +181,11 @@ def test_what_speaks_no_tls_and_what_does_not_answer_are_told_apart(certificates
     assert isinstance(asked_for_hosts(f"https://127.0.0.1:{port}", certificates), ControllerUnreachable)
 
 
-def test_an_agents_port_is_told_from_a_controllers(certificates: Path) -> None:
+def test_where_an_agents_port_breaks_off_the_port_is_asked_about(certificates: Path) -> None:
     with server(certificates, says(200, b""), mutual=True) as (url, _):
         error = asked_for_hosts(url, certificates)
     assert isinstance(error, ControllerUnreachable)
-    assert error.remedy.startswith("that is an agent's port")
+    assert "and not an agent's" in error.remedy
 
 
 def _speak_plainly(listening: socket.socket) -> None:

@@ -174,6 +174,7 @@ def test_a_guest_that_was_planned_again_is_counted_once() -> None:
 
 def test_a_guest_of_which_no_agent_gave_account_is_not_said_to_be_anywhere() -> None:
     assert place_of(ended(Phase.PARTLY, DONE, FAILED)) == "1 guest at the destination, the others where they were"
+    assert place_of(ended(Phase.PARTLY, FAILED)) == "every guest where it was"
     silent = item(FAILED, ItemState.FAILED, move_state=MoveState.RUNNING)
     assert "of web2 no agent said so" in place_of(ended(Phase.PARTLY, DONE, silent))
 

@@ -1,6 +1,5 @@
 """Who asks, and what he may: bearer tokens, and the role that each route needs."""
 
-import math
 import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -13,7 +12,7 @@ from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
 from limosa.api.strikes import ALLOWED, Strikes
-from limosa.errors import Forbidden, NoToken
+from limosa.errors import Forbidden, NoToken, TooManyTokens
 from limosa.fleet.tokens import Tokens, allows
 from limosa.wire.fleet import Role
 
@@ -25,20 +24,6 @@ NO_TOKEN = "no_token"  # noqa: S105  (the name of an option)
 BEARER = "token"
 SECURED: tuple[dict[str, list[str]], ...] = ({BEARER: []},)
 """How a route with a token describes itself."""
-
-
-class TooManyTokens(NoToken):
-    """So many wrong tokens came from one address that it should wait.
-
-    Args:
-        wait: seconds.
-    """
-
-    code = "too-many-tokens"
-
-    def __init__(self, what: str, wait: float) -> None:
-        super().__init__(what, remedy="find what sends them; a right token is let in at any time")
-        self.wait = math.ceil(wait)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 
-from limosa.api.auth import TooManyTokens
 from limosa.errors import (
     Blocked,
     Fenced,
@@ -17,6 +16,7 @@ from limosa.errors import (
     NoToken,
     PeerError,
     StateDiskError,
+    TooManyTokens,
     UsageError,
 )
 from limosa.wire.failure import Told

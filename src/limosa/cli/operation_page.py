@@ -241,7 +241,8 @@ def failure_of(operation: Operation) -> LimosaError | None:
         case Phase.PARTLY if operation.kind is OperationKind.MOVE and len(operation.items) == 1:
             return _move_failure(operation.items[0])
         case Phase.PARTLY:
-            return PartlyDone(f"{title(operation)} is partly done: {counts(operation)}", remedy=_again(operation))
+            remedy = f"mend what is said of each; {_again(operation)}"
+            return PartlyDone(f"{title(operation)} is partly done: {counts(operation)}", remedy=remedy)
         case Phase.CANCELLED:
             return MoveAborted(f"{title(operation)} was cancelled: {counts(operation)}", remedy=_again(operation))
         case _:
@@ -257,18 +258,18 @@ def _move_failure(item: Item) -> LimosaError:
 def _again(operation: Operation) -> str:
     match operation.kind:
         case OperationKind.MOVE:
-            return "mend what is said of each, and order the move again"
+            return "order what is left again"
         case OperationKind.DRAIN | OperationKind.RESTORE:
             words = " ".join((operation.kind, *operation.hosts))
         case _:
             words = str(operation.kind)
-    return f"mend what is said of each; `limosa {words}` goes on with those that are left"
+    return f"`limosa {words}` goes on with those that are left"
 
 
 def place_of(operation: Operation) -> str:
     """Where the guests of an operation that is over run, as far as their agents said."""
     done = sum(item.state is ItemState.DONE for item in standing(operation))
-    told = f"{guests(done)} at the destination, the others where they were"
+    told = f"{guests(done)} at the destination, the others where they were" if done else "every guest where it was"
     unsure = [item.name for item in standing(operation) if item.state is ItemState.FAILED and not _at_rest(item)]
     return f"{told}; of {few(unsure)} no agent said so: see limosa ls" if unsure else told
 

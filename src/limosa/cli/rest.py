@@ -186,7 +186,7 @@ class Rest:
             said = self._way.why_lost()
             raise peer.lost(
                 f"the connection to {peer.name} broke off",
-                remedy=_after_loss(said or str(error), peer),
+                remedy=_after_loss(said, peer),
                 detail=said or str(error),
             ) from error
 
@@ -194,9 +194,7 @@ class Rest:
 def _after_loss(said: str, peer: Peer) -> str:
     if "command not found" in said or "No such file" in said:
         return "install limosa on that host, where root's PATH finds it"
-    if "CERTIFICATE_REQUIRED" in said:  # TLS 1.3 says so only after the handshake: agents want one of each other
-        return f"that is an agent's port; {peer.if_strange}"
-    return f"look whether {peer.name} runs, and try again"
+    return peer.if_lost
 
 
 def decoded(told: bytes, kind: type[T], peer: Peer = AGENT) -> T:

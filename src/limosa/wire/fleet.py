@@ -201,6 +201,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     source: str
     destination: str
+    epoch: int = 0
+    """Of the guest's ownership when this was planned; a report with no higher one is older than the move."""
     after: tuple[int, ...] = ()
     """Places, in the operation, of the moves that must have ended well before this one starts."""
     role: str = ""

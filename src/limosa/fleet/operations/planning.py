@@ -46,7 +46,7 @@ def plan(asked: OperationAsked, fleet: Inventory, *, name: str, who: str, now: f
         why=asked.why,
         created=now,
         phase=Phase.PLANNED,
-        items=_items(made),
+        items=_items(made, fleet),
         left=_left(made.left),
         forecast=_forecast(made),
         limits=asked.limits,
@@ -107,13 +107,14 @@ def _guest(fleet: Inventory, wanted: str) -> Guest:
     return found[0]
 
 
-def _items(made: Plan) -> tuple[Item, ...]:
+def _items(made: Plan, fleet: Inventory) -> tuple[Item, ...]:
     return tuple(
         Item(
             guest=planned.move.guest,
             name=planned.move.name,
             source=planned.move.source,
             destination=planned.move.destination,
+            epoch=fleet.by_uuid[planned.move.guest].epoch,
             after=planned.after,
             role=planned.role,
             expected_bytes=timed.bytes,
@@ -159,21 +160,32 @@ def newcomers(operation: Operation, fleet: Inventory) -> tuple[tuple[Item, ...],
     """Moves of guests that came to an emptied host since, and the guests that stay. Nobody is moved twice."""
     if operation.kind not in EMPTIES:
         return (), operation.left
+    fleet = _as_moved(operation, fleet)
     hosts = [host for host in map(HostName, operation.hosts) if host in fleet.by_name]
-    touched = {item.guest for item in operation.items}
-    there = [guest for host in hosts for guest in fleet.on(host)]
-    made = drain(fleet, hosts) if any(guest.uuid not in touched for guest in there) else None
-    fresh = [] if made is None else [item for item in _items(made) if item.guest not in touched]
-    if made is None or len(fresh) != len(made.moves):
-        # A move of a guest that was moved before would be in the way of the others' order; without it they are none.
-        fresh = []
-    shift = len(operation.items)
-    moved = tuple(_shifted(item, shift) for item in fresh)
-    stay = {item.guest for item in operation.items if item.state is not ItemState.DONE}
-    kept = [left for left in operation.left if fleet.by_uuid.get(GuestId(left.guest)) in there]
-    told = {left.guest for left in kept} | stay
-    new = [left for left in (_left(made.left) if made else ()) if left.guest not in told]
-    return moved, (*kept, *new)
+    unmoved = {item.guest for item in operation.items if item.state is not ItemState.DONE}
+    if {guest.uuid for host in hosts for guest in fleet.on(host)} <= unmoved:
+        return (), ()
+    made = drain(fleet, hosts)
+    moved = tuple(_shifted(item, len(operation.items)) for item in _items(made, fleet))
+    return moved, tuple(left for left in _left(made.left) if left.guest not in unmoved)
+
+
+def _as_moved(operation: Operation, fleet: Inventory) -> Inventory:
+    """The fleet after this operation's moves, whose guests stay where they are now.
+
+    A move's end is known before its hosts report it.
+    """
+    items = {GuestId(item.guest): item for item in operation.items}
+
+    def where(guest: Guest) -> Guest:
+        item = items.get(guest.uuid)
+        if item is None:
+            return guest
+        if item.state is ItemState.DONE and guest.host == item.source and guest.epoch <= item.epoch:
+            guest = msgspec.structs.replace(guest, host=HostName(item.destination), arriving=None)
+        return msgspec.structs.replace(guest, blocked=(*guest.blocked, "this operation has moved it before"))
+
+    return msgspec.structs.replace(fleet, guests=tuple(map(where, fleet.guests)))
 
 
 def _shifted(item: Item, by: int) -> Item:
