@@ -41,6 +41,11 @@ RIGHTS: dict[str, May] = {
     "GET /v1/audit/changes": SEE,
     "GET /v1/events": SEE,
     "GET /v1/moves": SEE,
+    "GET /v1/moves/{move}": May(Role.VIEWER, 404),
+    "GET /v1/moves/{move}/events": May(Role.VIEWER, 404),
+    "GET /v1/moves/{move}/log": May(Role.VIEWER, 404),
+    "GET /v1/history": SEE,
+    "GET /v1/history/weeks": SEE,
     "GET /v1/operations": SEE,
     "GET /v1/operations/{operation}": SEE,
     "GET /v1/operations/{operation}/events": SEE,
@@ -119,7 +124,12 @@ def test_each_role_may_exactly_what_it_should(controller: Served) -> None:
             status, answer = ask(controller, "POST", "/v1/operations", Role.OPERATOR, asked)
             assert status == 202
             operation = json.loads(answer)["id"]
-        names = {"name": "night" if "tokens" in template else "a", "guest": "web2", "operation": operation}
+        names = {
+            "name": "night" if "tokens" in template else "a",
+            "guest": "web2",
+            "operation": operation,
+            "move": "m0",
+        }
         again = False
         for role in (None, *Role):
             status, answer = ask(controller, method, template.format(**names), role, may.body)

@@ -38,12 +38,13 @@ _MEANS = {
     400: "It is not understood: no JSON, an unknown key or parameter, a value out of bounds",
     401: "There is no token, or nobody knows it",
     403: "The token's role does not allow it",
-    404: "There is no such host, guest, operation or token",
+    404: "There is no such host, guest, operation, move or token",
     409: "A check forbids it now; nothing was changed",
     413: "The body is larger than a mebibyte",
     415: "The body is not said to be JSON",
     422: "It is understood, and makes no sense as it stands: a drain that names no host",
     429: "Too many wrong tokens came from this address; Retry-After says how long to wait",
+    502: "The agent that could tell does not answer",
     503: "The database cannot be used",
 }
 READS = (400, 401, 429)

@@ -22,6 +22,7 @@ from limosa.fleet.config import ControllerConfig
 from limosa.fleet.db.engine import Database
 from limosa.fleet.doctor import FleetDoctor
 from limosa.fleet.follow import Follower
+from limosa.fleet.history import History
 from limosa.fleet.hooks import TELLER, FleetEvents, HookTable
 from limosa.fleet.inventory import HostState, Inventory
 from limosa.fleet.lease import LEADER, SECONDS, Leases, count_living, of_controller
@@ -67,8 +68,9 @@ class Controller:
         self._leases = Leases(database, config.host)
         self._port = LivingPort(self.store, self.registry, self._peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
-        self._follower = Follower(hosts, self._peers, self.registry)
         self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
+        self.history = History(database, self.store, self.registry, self._peers, config.history_seconds)
+        self._follower = Follower(hosts, self._peers, self.registry, self.history)
         self._following: asyncio.Task[None] | None = None
         self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()

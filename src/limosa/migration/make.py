@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from limosa.cargo.kind import CargoStep, Kind
+from limosa.migration.carry_out import Deed, Undeed
 from limosa.migration.departure import Departure
 from limosa.migration.ends import Destination, ListenAsk, ReserveAsk
 from limosa.migration.fault_points import BEFORE, reach
@@ -123,3 +124,15 @@ async def _reserve(step: Reserve, ends: Ends) -> Mapping[str, Any]:
         )
     )
     return NOTHING
+
+
+def deeds(ends: Ends) -> tuple[Deed, Undeed]:
+    """`make` and `unmake` at these ends."""
+
+    async def do(step: Step) -> Mapping[str, Any]:
+        return await make(step, ends)
+
+    async def undo(step: Step) -> None:
+        await unmake(step, ends)
+
+    return do, undo

@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 
 from limosa.cargo.kind import HostFacts, Kind
 from limosa.errors import (
@@ -21,14 +21,18 @@ from limosa.errors import (
     MoveFailed,
     StateDiskError,
 )
-from limosa.guest.profile import FoundGuest, Profile
+from limosa.guest.profile import FoundGuest
 from limosa.migration import verdicts
-from limosa.migration.carry_out import Deed, Undeed, carry_out, settle
+from limosa.migration.account import Account
+from limosa.migration.archive import Archive
+from limosa.migration.carry_out import carry_out, settle
 from limosa.migration.departure import Departure, Luggage
+from limosa.migration.diary import write_down
 from limosa.migration.ends import Destination, Settled
 from limosa.migration.fault_points import AFTER, BEFORE, reach
+from limosa.migration.hold import Hold
 from limosa.migration.journal import Journal, Outcome
-from limosa.migration.make import Ends, make, unmake
+from limosa.migration.make import Ends, deeds
 from limosa.migration.news import Ended, macs
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.qemus import Qemus
@@ -39,8 +43,9 @@ from limosa.migration.survey import Assessment, assess, predict_for, sample_dirt
 from limosa.migration.watch import Watch
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
+from limosa.wire.history import MoveLog, MoveRecord
 from limosa.wire.hooks import HookEvent
-from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Prediction, Progress, Stage
+from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Prediction, Stage
 from limosa.wire.rpc import Caller
 
 _FOREVER = 10 * 365 * 86400.0
@@ -53,19 +58,7 @@ TRIES = 3
 
 Link = Callable[[HostName], Awaitable[Caller]]
 
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A guest that a move has in hand, for whoever asks about it meanwhile."""
-
-    move: MoveId
-    word: str
-    """`planning`, `moving`, `arriving`, `settling` or `in doubt`."""
-    monitor: Monitor | None
-    """The monitor that the move holds; shared, so ask little."""
-    profile: Profile | None
-    """As the move read it."""
-    doubt: LimosaError | None = None
+_log = structlog.get_logger()
 
 
 class Move:
@@ -80,6 +73,7 @@ class Move:
         store: Store,
         qemus: Qemus,
         *,
+        archive: Archive,
         cpus: int,
         rate: float | None = None,
     ) -> None:
@@ -88,6 +82,8 @@ class Move:
         self.guest = guest
         self.state = MoveState.PLANNING
         self.error: LimosaError | None = None
+        self._account = Account(move, host.name)
+        self._archive = archive
         self._host = host
         self._store = store
         self._qemus = qemus
@@ -97,12 +93,9 @@ class Move:
         self._journal: Journal | None = None
         self._departure: Departure | None = None
         self._assessment: Assessment | None = None
-        self._progress: dict[str, Progress] = {}
         self._measured: Measured | None = None
         self._prediction: Prediction | None = None
         self._warnings: tuple[str, ...] = ()
-        self._changed = asyncio.Event()
-        self._began = asyncio.get_running_loop().time()
         self._took: float | None = None
         self._expired = False
         self._records: set[asyncio.Task[None]] = set()
@@ -117,13 +110,13 @@ class Move:
             differences: tuple[str, ...] = ()
             if assessment.steps:
                 # A rehearsal never commits, so carrying it out ends in undoing it.
-                await self._carry_out(Journal(rehearsal(assessment.steps), self._clock, self._notify), ends)
+                await self._carry_out(Journal(rehearsal(assessment.steps), self._clock, self._account.tell), ends)
                 comparison = ends.source.comparison
                 assert comparison is not None
                 compared = comparison.compared
                 differences = tuple(str(d) for d in comparison.host_side)
             await sampling
-            journal = Journal(assessment.steps, self._clock, self._notify)
+            journal = Journal(assessment.steps, self._clock, self._account.tell)
             return PlanShown(
                 guest=assessment.profile.name,
                 uuid=assessment.profile.uuid,
@@ -148,8 +141,12 @@ class Move:
         self._go(self._run(link, kinds), at_rest)
 
     def _go(self, deed: Coroutine[Any, Any, None], at_rest: Callable[[], None]) -> None:
-        self._task = asyncio.create_task(deed, name=f"move-{self.id}")
+        self._task = asyncio.create_task(self._written_down(deed), name=f"move-{self.id}")
         self._task.add_done_callback(lambda _: at_rest())
+
+    async def _written_down(self, deed: Coroutine[Any, Any, None]) -> None:
+        with self._account.diary.open():
+            await deed
 
     async def abort(self) -> None:
         """Ask for the end of the move and wait for its roll-back.
@@ -167,7 +164,7 @@ class Move:
             raise verdicts.rolling_back(self.guest.name, self.id)
         first = self.state is not MoveState.ABORTING
         self.state = MoveState.ABORTING
-        self._notify()
+        self._account.tell()
         if self._task is not None:
             if first:
                 self._task.cancel()
@@ -213,28 +210,43 @@ class Move:
             state=self.state,
             stage=stage_of(latest.step) if latest else Stage.CHECK,
             guest_runs=self._guest_runs(),
-            elapsed=self._took if self._took is not None else self._clock() - self._began,
+            elapsed=self._took if self._took is not None else self._account.elapsed,
             findings=assessment.findings if assessment else (),
             steps=journal.shown() if journal else (),
-            progress=tuple(self._progress.values()),
+            progress=self._account.progress,
             prediction=self._prediction,
             measured=self._measured,
             error=self.error.to_wire() if self.error else None,
             undone=tuple(name_of(e.step) for e in journal.entries if e.outcome is Outcome.UNDONE) if journal else (),
             warnings=self._warnings,
+            began=self._account.began_at,
+            operation=self.request.operation,
         )
+
+    def record(self) -> MoveRecord:
+        """The move over its time, as far as it is."""
+        return self._account.record(self.status())
+
+    def log(self) -> MoveLog:
+        """What was logged of it here."""
+        return self._account.diary.log()
+
+    async def changed(self, seen: int) -> None:
+        """Return when the record is another one than that of this number, or is the last."""
+        while self._account.is_known(seen) and not self.state.over:
+            await self._account.news.wait()
 
     async def watch(self) -> AsyncIterator[MoveStatus]:
         """Status now, and again whenever something changed, up to and including the final one."""
         while True:
-            changed = self._changed
+            changed = self._account.news
             now = self.status()
             yield now
             if now.state.over:
                 return
             await changed.wait()
 
-    def hold(self) -> "Hold":
+    def hold(self) -> Hold:
         """How this move has its guest in hand."""
         departure = self._departure
         words = {
@@ -254,6 +266,7 @@ class Move:
     def take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind], at_rest: Callable[[], None]) -> None:
         """Go on with a move that this agent had open when it stopped; `at_rest` as in `start`."""
         self.state = MoveState.SETTLING
+        self._account.begin_at(record.opened)
         self._go(self._take_up(record, link, kinds), at_rest)
 
     def require_doubt(self) -> None:
@@ -276,6 +289,7 @@ class Move:
 
     async def _run(self, link: Link, kinds: Mapping[str, Kind]) -> None:
         timer = asyncio.get_running_loop().call_later(self.request.timeout or _FOREVER, self._expire)
+        _log.info("move begins", guest=self.guest.name, to=self.request.to, operation=self.request.operation or None)
         try:
             async with self._prepared(link, kinds) as (assessment, ends):
                 assessment.require_possible(self.request)
@@ -316,10 +330,16 @@ class Move:
                 outcomes={},
             )
         )
-        self._journal = Journal(assessment.steps, self._clock, self._notify, self._record)
+        self._journal = self._new_journal(assessment.steps)
         return self._journal
 
+    def _new_journal(self, steps: tuple[Step, ...]) -> Journal:
+        return Journal(steps, self._clock, self._account.tell, self._record, self._account.began)
+
     def _record(self, outcomes: dict[int, str]) -> None:
+        """Make outcomes of steps durable, and tell of them; neither is ever asked for while the guest is paused."""
+        if self._journal is not None:
+            write_down(self._journal, outcomes)
         try:
             self._store.outcome(self.id, outcomes)
         except StateDiskError as trouble:
@@ -337,7 +357,7 @@ class Move:
             raise
         if not journal.resumed:
             await self._decide(journal, ends)
-        self._measured = measure(journal, ends.source, checks=journal.began - self._began)
+        self._measured = measure(journal, ends.source, checks=journal.began - self._account.began)
         self._close_record("completed")
         self._end(MoveState.COMPLETED, None)
 
@@ -404,7 +424,7 @@ class Move:
             except LimosaError as trouble:
                 self.state = MoveState.SETTLING
                 self.error = verdicts.held_there(self.guest.name, self.request.to, trouble)
-                self._notify()
+                self._account.tell()
             await asyncio.sleep(ASK_AGAIN)
 
     async def _tidied_up(self, ends: Ends) -> None:
@@ -418,10 +438,10 @@ class Move:
             except MonitorError as silence:
                 self.state = MoveState.SETTLING
                 self.error = verdicts.does_not_answer(self.guest.name, silence.what)
-                self._notify()
+                self._account.tell()
                 await asyncio.sleep(ASK_AGAIN)
                 continue
-            await settle(self._journal, *_deeds(ends))
+            await settle(self._journal, *deeds(ends))
 
     def _where(self) -> str:
         """Stage, step and side of what was done last: `copy, disks: mirror, at the source`."""
@@ -436,7 +456,7 @@ class Move:
         Raises:
             MoveFailed: the destination has promised never to take the guest; it is back at the source.
         """
-        do, undo = _deeds(ends)
+        do, undo = deeds(ends)
         while not journal.resumed:
             # What could not be recorded as given up was not: then there is nothing to ask.
             answer = await self._answer(ends) if ends.source.gave_up else Settled(taken=False, epoch=0)
@@ -473,13 +493,15 @@ class Move:
     def _doubt(self, why: str) -> None:
         self.state = MoveState.IN_DOUBT
         self.error = verdicts.in_doubt(self.guest.name, self._host.name, self.request.to, why)
-        self._notify()
+        _log.warning("move in doubt", guest=self.guest.name, why=why)
+        self._account.tell()
 
     async def _take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
+        _log.info("move is taken up again", guest=self.guest.name, to=self.request.to)
         luggage = msgspec.json.decode(record.baggage, type=Luggage)
         departure = self._departing(luggage, await self._found_again())
         ends = Ends(departure, Destination(self._line(link), self.id), kinds)
-        journal = self._journal = Journal(luggage.steps, self._clock, self._notify, self._record)
+        journal = self._journal = self._new_journal(luggage.steps)
         journal.take_up(gave_up=departure.gave_up)
         try:
             if departure.gave_up:
@@ -488,7 +510,7 @@ class Move:
                 self._end(MoveState.COMPLETED, None)
                 return
             trouble = verdicts.interrupted(self.guest.name, self.request.to)
-            self._warnings = await settle(journal, *_deeds(ends))
+            self._warnings = await settle(journal, *deeds(ends))
             await self._back_home(ends, trouble, self._warnings)
             self._end(MoveState.FAILED, trouble)
         except LimosaError as error:
@@ -504,7 +526,7 @@ class Move:
                 return await self._qemus.attach_again(self.guest)
             except MonitorBusy as silence:
                 self.error = verdicts.does_not_answer(self.guest.name, silence.what)
-                self._notify()
+                self._account.tell()
                 await asyncio.sleep(ASK_AGAIN)
 
     def _line(self, link: Link) -> Callable[[], Awaitable[Caller]]:
@@ -558,7 +580,7 @@ class Move:
             steps=luggage.steps,
             store=self._store,
             qemus=self._qemus,
-            progress=self._told,
+            progress=self._account.read,
             running=luggage.running,
             before=luggage.before,
         )
@@ -566,7 +588,7 @@ class Move:
 
     async def _carry_out(self, journal: Journal, ends: Ends) -> tuple[str, ...]:
         watch = Watch(ends.source, ends.destination)
-        make_step, undo = _deeds(ends)
+        make_step, undo = deeds(ends)
 
         async def do(step: Step) -> Mapping[str, Any]:
             number = ends.source.steps.index(step)
@@ -589,20 +611,19 @@ class Move:
         self._prediction = predict_for(
             self.request, assessment.profile, assessment.answer, rate=self._rate, dirty_rate=rate
         )
-        self._notify()
-
-    def _told(self, progress: Progress) -> None:
-        self._progress[progress.item] = progress
-        self._notify()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._account.tell()
 
     def _end(self, state: MoveState, error: LimosaError | None) -> None:
         self.state, self.error = state, error
-        self._took = self._clock() - self._began
-        self._notify()
+        self._took = self._account.elapsed
+        self._account.change()
+        with self._account.diary.open() as diary:  # also where the move had not even begun
+            say = _log.info if error is None else _log.warning
+            say(f"move {state}", guest=self.guest.name, why=error.what if error else None)
+            diary.close()
+        record, log = self.record(), self.log()
+        self._record_at_last(lambda: self._archive.keep(record, log))
+        self._account.wake()
 
     def _expire(self) -> None:
         if self._task is not None and not self.committed:
@@ -622,13 +643,3 @@ class Move:
     @staticmethod
     def _clock() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _deeds(ends: Ends) -> tuple[Deed, Undeed]:
-    async def do(step: Step) -> Mapping[str, Any]:
-        return await make(step, ends)
-
-    async def undo(step: Step) -> None:
-        await unmake(step, ends)
-
-    return do, undo

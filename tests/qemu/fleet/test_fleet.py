@@ -87,6 +87,24 @@ async def test_a_drain_under_limits_leaves_one_guest_and_ends_with_40(fleet: Lab
     assert pings.largest_gap_ms < LONGEST_SILENCE_MS
 
 
+async def test_every_move_of_the_drain_is_remembered_with_its_readings_and_both_hosts_logs(fleet: LabFleet) -> None:
+    (drain, *_) = (await fleet.ask("GET", "/v1/operations"))[1]["items"]
+    done = [item for item in drain["items"] if item["state"] == "done"]
+    history = f"/v1/history?operation={drain['id']}"
+    past = (await fleet.until(history, lambda told: len(told["items"]) >= len(done)))["items"]
+    assert {item["move"] for item in done} <= {move["id"] for move in past}
+    told = (await fleet.limosa("report", drain["id"], "--json")).json()
+    for record in told["records"]:
+        assert record["status"]["operation"] == drain["id"]
+        if record["status"]["state"] == "completed":
+            assert record["pause"]["blackout_ms"] == record["status"]["measured"]["blackout_ms"]
+            assert "ram" in {series["item"] for series in record["series"]}
+    log = (await fleet.ask("GET", f"/v1/moves/{done[0]['move']}/log"))[1]
+    assert log["silent"] == {}
+    assert {line["host"] for line in log["lines"]} == {done[0]["source"], done[0]["destination"]}
+    assert [line["at"] for line in log["lines"]] == sorted(line["at"] for line in log["lines"])
+
+
 async def test_restore_brings_everybody_home(fleet: LabFleet, homes: dict[str, str]) -> None:
     answer = await fleet.limosa("restore", "a", "--yes", "--json")
     assert answer.status == 0, answer.err
