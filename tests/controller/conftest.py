@@ -5,20 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from limosa.errors import NotFound
 from limosa.fleet.db.engine import Database
-from limosa.testing import postgres as pg
+from limosa.testing.postgres import Cluster, NotInstalled, running
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[Path]:
-    """A cluster; returns its directory."""
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL for all tests of this run."""
     try:
-        pg.programs()
-    except NotFound as error:
-        pytest.skip(f"{error.what}: {error.remedy}")
-    with pg.postgres() as directory:
-        yield directory
+        with running() as cluster:
+            yield cluster
+    except NotInstalled as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -31,9 +29,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def postgres_url(postgres: Path, tmp_path: Path) -> str:
+def postgres_url(postgres: Cluster, tmp_path: Path) -> str:
     """An empty database of that PostgreSQL."""
-    return pg.database_in(postgres, f"t{abs(hash(tmp_path)):x}")
+    return postgres.create(f"t{abs(hash(tmp_path)):x}")
 
 
 @pytest.fixture

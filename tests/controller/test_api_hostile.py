@@ -17,7 +17,7 @@ import uvicorn
 from limosa.agent import pki
 from limosa.api import streams
 from limosa.api.patience import Patient
-from limosa.api.serve import settings
+from limosa.api.serve import listening, settings
 from limosa.api.strikes import ALLOWED
 from limosa.fleet.chronicle import tell
 from limosa.fleet.config import load
@@ -81,22 +81,23 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     port = free_port()
     (tmp_path / "controller.toml").write_text(f'listen = "127.0.0.1:{port}"\nstate_dir = "{tmp_path}/state"\n')
     config = load(tmp_path)
-    async with Controller.running(config) as controller:
-        await controller.registry.take("a", report("a", guest("web1", "a")), time.time())
-        admin = await controller.tokens.make("admin", Role.ADMIN, "test")
-        how = settings(config, controller)
-        how.http = Quick
-        server = uvicorn.Server(how)
-        running = asyncio.create_task(server.serve())
-        async with asyncio.timeout(LIMIT):
-            while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)
-                await asyncio.sleep(0.01)
-        tls = ssl.create_default_context(cafile=tmp_path / "pki" / pki.CA_CERT)
-        opened = House(controller, server, running, port, tls, admin.word, [])
-        yield opened
-        await opened.hang_up()
-        server.should_exit = True
-        await asyncio.wait_for(running, LIMIT)
+    with listening(config.listen) as door:
+        async with Controller.running(config) as controller:
+            await controller.registry.take("a", report("a", guest("web1", "a")), time.time())
+            admin = await controller.tokens.make("admin", Role.ADMIN, "test")
+            how = settings(config, controller)
+            how.http = Quick
+            server = uvicorn.Server(how)
+            running = asyncio.create_task(server.serve(sockets=[door]))
+            async with asyncio.timeout(LIMIT):
+                while not server.started:  # noqa: ASYNC110  (uvicorn has no event for it)
+                    await asyncio.sleep(0.01)
+            tls = ssl.create_default_context(cafile=tmp_path / "pki" / pki.CA_CERT)
+            opened = House(controller, server, running, port, tls, admin.word, [])
+            yield opened
+            await opened.hang_up()
+            server.should_exit = True
+            await asyncio.wait_for(running, LIMIT)
 
 
 async def gone(reader: asyncio.StreamReader) -> None:

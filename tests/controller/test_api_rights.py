@@ -30,6 +30,8 @@ RIGHTS: dict[str, May] = {
     "GET /openapi.json": May(None),
     "GET /healthz": May(None),
     "GET /readyz": May(None),
+    "GET /metrics": SEE,
+    "GET /v1/doctor": SEE,
     "GET /v1/hosts": SEE,
     "GET /v1/hosts/{name}": SEE,
     "GET /v1/guests": SEE,

@@ -27,6 +27,7 @@ from limosa.wire.hooks import EventKind
 T = TypeVar("T")
 
 PEER_PORT = 7447
+METRICS_PORT = 9177
 MIGRATION_PORTS = range(49152, 49216)
 """The range that firewalls of this field already know."""
 
@@ -107,6 +108,8 @@ class Config:
     """How much is kept of finished moves."""
     controllers: tuple[str, ...] | None = None
     """Controllers that may command this agent; None for every one that the fleet's CA made."""
+    metrics: Endpoint | None = None
+    """Where Prometheus finds this agent; None where it is not to be found."""
     hooks: tuple[HookConfig, ...] = ()
     """Who is told where guests live; those of all files together."""
 
@@ -149,6 +152,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silence: float | int | None = None
     controllers: list[str] | None = None
     history: HistoryConfig | None = None
+    metrics: str | None = None
     hooks: list[dict[str, Any]] | None = None
 
 
@@ -347,6 +351,7 @@ def _settle(directory: Path, given: Mapping[str, Any], hooks: tuple[HookConfig, 
         silence=parsed.get("silence", Seconds(5.0)),
         controllers=tuple(given["controllers"]) if "controllers" in given else None,
         history=given.get("history", HistoryConfig()),
+        metrics=parsed.get("metrics"),
         hooks=hooks,
     )
 
@@ -395,6 +400,7 @@ _PARSERS: dict[str, Any] = {
     "listen": parse_endpoint,
     "migration_address": lambda text: parse_address(text) if text else "",
     "migration_ports": _ports,
+    "metrics": lambda text: parse_endpoint(text, METRICS_PORT) if text else None,
     "bandwidth": _bandwidth,
     "silence": _silence,
     "state_dir": _absolute,

@@ -24,6 +24,8 @@ from limosa.agent.hooks.journal import JournalEvents, ProgressFile
 from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
 from limosa.agent.keeper import Keeper
+from limosa.agent.metrics import AgentState, Metrics
+from limosa.agent.metrics_port import MetricsPort
 from limosa.agent.notify import feed_watchdog, notify
 from limosa.agent.orders import Orders
 from limosa.agent.peer import PeerServer, serve
@@ -50,7 +52,8 @@ class Agent:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.hosts = Hosts(config.hosts_file)
-        self.peers = Peers(config, self.hosts)
+        self.metrics = Metrics()
+        self.peers = Peers(config, self.hosts, self.metrics.calls.heard)
         facts = this_host.facts(config, self.hosts)
         self.moves = Moves(
             facts,
@@ -66,6 +69,9 @@ class Agent:
         outbox.listen(self.courier.wake)
         self.doctor = Doctor(config, self.hosts, self.peers, self.moves, self.courier)
         self._reporter = Reporter(config, self.moves, facts.migration_address)
+        self.moves.when_over(self.metrics.moves.count)
+        self.metrics.read(AgentState(config, self.hosts, self.peers, self.moves, self._reporter, lambda: self.server))
+        self._metrics_port: MetricsPort | None = None
         self._orders = Orders(self.moves, config.state_dir)
         self._keeper = Keeper(config.run_dir, self.moves)
         self._history = History(self.moves)
@@ -84,6 +90,7 @@ class Agent:
         self._keeper.start()
         self.courier.start()
         await self._open_peer_port()
+        await self._open_metrics_port()
         await self._api.open()
         self._beside(this_host.qemu_versions(self.config.qemu))  # asked once now, so that nobody waits for it later
         _log.info(
@@ -100,6 +107,8 @@ class Agent:
         await self._reporter.close()
         await self._keeper.close()
         await self.moves.close()
+        if self._metrics_port:
+            await self._metrics_port.close()
         await self.courier.close()
         for task in self._background:
             task.cancel()
@@ -120,6 +129,7 @@ class Agent:
                 self.server.reload()
             else:
                 await self._open_peer_port()
+            await self._open_metrics_port()
         except LimosaError as error:
             _log.error("cannot use the new certificates", why=error.what, remedy=error.remedy)
         else:
@@ -131,12 +141,25 @@ class Agent:
             **self._reporter.handlers(),
             **self._orders.handlers(),
             **self._history.handlers(),
+            **self.doctor.for_controllers(),
         }
         door = Door(self.config, self._service.tell_of)
         try:
             self.server = await serve(self.config, handlers, self.hosts, door.routes(), for_controllers=for_controllers)
         except NotFound as error:
             _log.warning("no peer can reach this host yet", why=error.what, remedy=error.remedy)
+
+    async def _open_metrics_port(self) -> None:
+        """Open it, or open it again with the certificates that are there now. Guests move without it too."""
+        if self._metrics_port:
+            await self._metrics_port.close()
+        if self.config.metrics is None:
+            return
+        self._metrics_port = MetricsPort(self.config, self.config.metrics, self.metrics.text)
+        try:
+            await self._metrics_port.open()
+        except LimosaError as error:
+            _log.error("Prometheus cannot scrape this agent", why=error.what, remedy=error.remedy)
 
     def _beside(self, deed: Any) -> None:
         task = asyncio.ensure_future(deed)

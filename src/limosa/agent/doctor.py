@@ -50,6 +50,10 @@ class Doctor:
         """What peers may ask."""
         return {"doctor.facts": (type(None), self._told)}
 
+    def for_controllers(self) -> Handlers:
+        """What controllers may ask: of this host only, for they ask every other one too."""
+        return {"fleet.doctor": (type(None), self._told)}
+
     async def examine(self) -> Diagnosis:
         """Look at every known host; nothing is changed."""
         here, (others, silent) = await asyncio.gather(self.facts(), self._ask_others())

@@ -13,7 +13,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.plugins import PluginProtocol
 from litestar.types import ControllerRouterHandler, Message, Scope
 
-from limosa.api import fleet, history, house, operations
+from limosa.api import diagnosis, fleet, history, house, metrics, operations
 from limosa.api.auth import NO_TOKEN, Authentication
 from limosa.api.description import description
 from limosa.api.errors import failed, refused, told
@@ -40,7 +40,15 @@ class Extension:
 
 def app(controller: Controller, extensions: Sequence[Extension] = ()) -> Litestar:
     """The application that answers for this controller."""
-    api = (house.health, house.routes, fleet.routes, operations.routes, history.routes)
+    api = (
+        house.health,
+        house.routes,
+        fleet.routes,
+        operations.routes,
+        history.routes,
+        diagnosis.routes,
+        metrics.routes,
+    )
     return Litestar(
         route_handlers=[*api, *(handler for each in extensions for handler in each.route_handlers)],
         plugins=[plugin for each in extensions for plugin in each.plugins],

@@ -14,10 +14,10 @@ from litestar.params import JSONBody, QueryParameter
 from limosa.api.auth import SECURED, Caller, admin
 from limosa.api.errors import READS, WRITES, refusals
 from limosa.api.understood import LARGEST_NUMBER, Named, understood
-from limosa.errors import NotFound
 from limosa.fleet.chronicle import changes_before
 from limosa.fleet.controller import Controller
 from limosa.fleet.inventory import HostState
+from limosa.fleet.picture import cursor_of
 from limosa.wire.fleet import (
     NAME,
     NO_NUL,
@@ -82,50 +82,35 @@ async def list_hosts(request: Asked, after: After = "", limit: Limit = 100) -> H
 @get("/hosts/{name:str}", responses=refusals(*READS, 404), summary="One host")
 async def show_host(request: Asked, name: Named) -> FleetHost:
     """A host by its name."""
-    return await _host(request, name)
-
-
-async def _host(request: Asked, name: str) -> FleetHost:
-    for host in await controller_of(request).hosts():
-        if host.name == name:
-            return host
-    raise NotFound(f"the fleet has no host {name}", remedy="limosa hosts lists them")
+    return await controller_of(request).host(name)
 
 
 @put("/hosts/{name:str}/state", responses=refusals(*WRITES, 404), guards=[admin], summary="What a host is used for")
 async def set_state(request: Asked, name: Named, data: JSONBody[StateAsked]) -> FleetHost:
     """Active again, in maintenance, or lost; draining is an operation."""
     await controller_of(request).set_state(name, HostState(data.state), request.user.name, data.why)
-    return await _host(request, name)
+    return await controller_of(request).host(name)
 
 
 @put("/hosts/{name:str}/settings", responses=refusals(*WRITES, 404), guards=[admin], summary="What is said of a host")
 async def set_settings(request: Asked, name: Named, data: JSONBody[HostSettings]) -> FleetHost:
     """Rack, labels, storages, watts, price, limits: all of them are replaced."""
     await controller_of(request).set_settings(name, data, request.user.name)
-    return await _host(request, name)
+    return await controller_of(request).host(name)
 
 
 @get("/guests", responses=refusals(*READS), summary="The guests of the fleet")
 async def list_guests(request: Asked, after: After = "", limit: Limit = 100, host: OnHost = None) -> GuestPage:
     """Every guest where it was last seen, or those of one host."""
-    guests = await controller_of(request).guests()
-    chosen = (guest for guest in guests if host is None or guest.host == host)
-    return GuestPage(*page(chosen, lambda guest: f"{guest.id} {guest.host}", after, limit))
+    controller = controller_of(request)
+    one_more = await (controller.guests_from(after, limit + 1) if host is None else controller.guests_on(host))
+    return GuestPage(*page(one_more, cursor_of, after, limit))
 
 
 @get("/guests/{guest:str}", responses=refusals(*READS, 404), summary="One guest")
 async def show_guest(request: Asked, guest: Named) -> FleetGuest:
     """A guest by its id, or by a name that only one has."""
-    return await _guest(request, guest)
-
-
-async def _guest(request: Asked, guest: str) -> FleetGuest:
-    found = await controller_of(request).registry.guest(guest)
-    for each in await controller_of(request).guests():
-        if each.id == found.report.key:
-            return each
-    raise NotFound(f"{guest} is on its way, or given up", remedy="limosa ls lists the guests")
+    return await controller_of(request).guest(guest)
 
 
 @get("/guests/{guest:str}/fits", responses=refusals(*READS, 404), summary="Where a guest could go")
@@ -138,7 +123,7 @@ async def guest_fits(request: Asked, guest: Named) -> tuple[Fit, ...]:
 async def set_rules(request: Asked, guest: Named, data: JSONBody[GuestRules]) -> FleetGuest:
     """Anti-affinity groups, pins, priority: all of them are replaced."""
     key = await controller_of(request).set_rules(guest, data, request.user.name)
-    return await _guest(request, key)
+    return await controller_of(request).guest(key)
 
 
 @get("/audit/owners", responses=refusals(*READS), summary="Guests with two owners")

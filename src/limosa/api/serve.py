@@ -3,6 +3,8 @@
 import asyncio
 import fcntl
 import resource
+import signal
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +12,10 @@ from contextlib import contextmanager
 import structlog
 import uvicorn
 
+from limosa.agent.config import Endpoint
 from limosa.agent.pki import HOST_CERT, HOST_KEY
 from limosa.api.app import Extension, app
+from limosa.api.metrics import Measured
 from limosa.api.patience import CONNECTIONS, Patient
 from limosa.errors import UsageError
 from limosa.fleet.config import ControllerConfig
@@ -35,21 +39,55 @@ async def serve(config: ControllerConfig, extensions: Sequence[Extension] = ()) 
         StateDiskError: the database cannot be used.
     """
     _allow_files()
-    with only_one(config):
+    with only_one(config), listening(config.listen) as door:
         async with Controller.running(config) as controller:
-            server = uvicorn.Server(settings(config, controller, extensions))
+            server = _Server(settings(config, controller, extensions))
+            loop = asyncio.get_running_loop()
+            for each in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(each, server.stop)
             _log.info("controller runs", controller=config.host, listen=str(config.listen))
-            await server.serve()
-            if not server.started:
-                raise UsageError(f"cannot listen on {config.listen}", remedy="set listen in controller.toml")
+            await server.serve(sockets=[door])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its handling of signals: it ends the process by the signal once it has served.
+
+    Then the controller would keep its leases, and another one would wait for their end.
+    """
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the event loop."""
+        yield
+
+    def stop(self) -> None:
+        """Stop serving: requests in flight, and streams, have `GRACE` seconds."""
+        self.should_exit = True
+
+
+@contextmanager
+def listening(endpoint: Endpoint) -> Iterator[socket.socket]:
+    """A socket that listens there; uvicorn, where it cannot, leaves the process without a word of ours.
+
+    Raises:
+        UsageError: the address is not this host's, or the port is taken.
+    """
+    try:
+        family, *_, address = socket.getaddrinfo(
+            endpoint.host, endpoint.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        door = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        what = f"cannot listen on {endpoint}: {error.strerror}"
+        raise UsageError(what, remedy="set listen in controller.toml, or stop what uses that port") from error
+    with door:
+        yield door
 
 
 def settings(config: ControllerConfig, controller: Controller, extensions: Sequence[Extension] = ()) -> uvicorn.Config:
     """How a controller's API is served: TLS, patience, and nothing else that listens."""
     return uvicorn.Config(
-        app(controller, extensions),
-        host=config.listen.host,
-        port=config.listen.port,
+        Measured(app(controller, extensions), controller.meters),
         ssl_certfile=str(config.pki_dir / HOST_CERT),
         ssl_keyfile=str(config.pki_dir / HOST_KEY),
         ssl_context_factory=_tls,

@@ -91,14 +91,14 @@ def read_scenario(file: Path) -> Scenario:
 def _fleet_of(asked: Scenario, directory: Path) -> Inventory:
     import msgspec
 
-    from limosa.fleet.inventory import Inventory, intern
+    from limosa.fleet.inventory import Inventory
 
     if asked.generated is not None:
         there = _generated(asked.generated, directory)
     else:
         file = directory / asked.inventory
         try:
-            there = intern(msgspec.json.decode(file.read_bytes(), type=Inventory))
+            there = msgspec.json.decode(file.read_bytes(), type=Inventory)
         except OSError as error:
             raise _wrong(file, error.strerror or "cannot be read") from error
         except (msgspec.DecodeError, msgspec.ValidationError) as error:

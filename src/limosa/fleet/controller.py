@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -14,17 +14,19 @@ import structlog
 from limosa.agent.dial import Peers
 from limosa.agent.hooks.courier import Courier
 from limosa.agent.hosts import Hosts
-from limosa.errors import LimosaError
+from limosa.errors import LimosaError, NotFound
 from limosa.fleet import picture
 from limosa.fleet.audit import two_owners
 from limosa.fleet.chronicle import note, tell
 from limosa.fleet.config import ControllerConfig
 from limosa.fleet.db.engine import Database
+from limosa.fleet.doctor import FleetDoctor
 from limosa.fleet.follow import Follower
 from limosa.fleet.history import History
 from limosa.fleet.hooks import TELLER, FleetEvents, HookTable
 from limosa.fleet.inventory import HostState, Inventory
-from limosa.fleet.lease import LEADER, SECONDS, Leases, of_controller
+from limosa.fleet.lease import LEADER, SECONDS, Leases, count_living, of_controller
+from limosa.fleet.meters import Meters
 from limosa.fleet.operations.advance import Wish
 from limosa.fleet.operations.carry_out import carry_out
 from limosa.fleet.operations.durable import Durable
@@ -33,6 +35,7 @@ from limosa.fleet.operations.planning import fits, plan
 from limosa.fleet.operations.store import OperationStore
 from limosa.fleet.registry import Registry
 from limosa.fleet.tokens import Tokens
+from limosa.wire.doctor import FleetDiagnosis
 from limosa.wire.fleet import (
     Fit,
     FleetGuest,
@@ -58,13 +61,16 @@ class Controller:
         self.tokens = Tokens(database)
         self.store = OperationStore(database, config.host)
         self.leads = False
+        self.meters = Meters()
+        self.meters.watch(database.engine)
         hosts = Hosts(config.hosts_file)
-        self._peers = Peers(config, hosts)
+        self._peers = Peers(config, hosts, self.meters.calls.heard)
         self._leases = Leases(database, config.host)
         self._port = LivingPort(self.store, self.registry, self._peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
         self.history = History(database, self.store, self.registry, self._peers, config.history_seconds)
         self._follower = Follower(hosts, self._peers, self.registry, self.history)
+        self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
         self._following: asyncio.Task[None] | None = None
         self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()
@@ -91,6 +97,7 @@ class Controller:
 
     async def _stop(self) -> None:
         await self._durable.close()
+        await self._doctor.close()
         await self._follow(leads=False)
         await self._deliver(leads=False)
         await self._peers.close()
@@ -162,11 +169,32 @@ class Controller:
 
     async def hosts(self) -> tuple[FleetHost, ...]:
         """Every host, by name."""
-        return picture.shown_hosts(await self.registry.hosts(), await self.registry.guests(), time.time())
+        return picture.shown_hosts(await self.registry.census(), time.time())
+
+    async def host(self, name: str) -> FleetHost:
+        """One host. Raises NotFound."""
+        kept = await self.registry.host(name)
+        return picture.shown_host(kept, (await self.registry.census()).claimed_by(name), time.time())
 
     async def guests(self) -> tuple[FleetGuest, ...]:
         """Every guest, where it is."""
-        return picture.shown_guests(await self.registry.guests(), await self.registry.hosts(), time.time())
+        return picture.shown_guests(await self.registry.census(), time.time())
+
+    async def guests_from(self, after: str, limit: int) -> tuple[FleetGuest, ...]:
+        """The first guests behind a cursor (`picture.cursor_of`)."""
+        return picture.shown_from(await self.registry.census(), after, limit, time.time())
+
+    async def guests_on(self, host: str) -> tuple[FleetGuest, ...]:
+        """The guests of one host."""
+        return picture.shown_on(await self.registry.census(), host, time.time())
+
+    async def guest(self, wanted: str) -> FleetGuest:
+        """One guest, by id or by a name that only one has. Raises NotFound."""
+        found = await self.registry.guest(wanted)
+        shown = picture.shown_one(await self.registry.census(), found.report.key, time.time())
+        if shown is None:
+            raise NotFound(f"{wanted} is on its way, or given up", remedy="limosa ls lists the guests")
+        return shown
 
     async def inventory(self) -> Inventory:
         """What planners read."""
@@ -175,6 +203,19 @@ class Controller:
     async def owners(self) -> tuple[TwoOwners, ...]:
         """Guests that more than one host claims, as last reported."""
         return two_owners((guest.host, guest.report) for guest in await self.registry.guests())
+
+    async def doctor(self) -> FleetDiagnosis:
+        """What is wrong in the fleet, as it was found in the last few seconds."""
+        return await self._doctor.examine()
+
+    @property
+    def following(self) -> Mapping[str, float]:
+        """Hosts whose agents answer this controller, and when each did last, seconds since 1970."""
+        return self._follower.heard
+
+    async def count_living(self) -> int:
+        """How many controllers share this fleet."""
+        return await count_living(self.database)
 
     async def fits(self, guest: str) -> tuple[Fit, ...]:
         """For each host whether a guest could go there. Raises NotFound."""
@@ -218,12 +259,14 @@ class Controller:
         return await asyncio.to_thread(plan, asked, fleet, name=name, who=who, now=time.time())
 
     async def submit(self, asked: OperationAsked, who: str, key: str, asked_hash: str) -> Operation:
-        """Plan an operation and keep it; where it is approved already, let it run.
+        """Plan an operation and keep it; where it is approved already, let it run. A key that is known plans nothing.
 
         Raises:
             NotFound, UsageError, Blocked.
         """
-        kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
+        kept = await self.store.answered(who, key, asked_hash) if key else None
+        if kept is None:
+            kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
         if asked.approved and kept.phase == "planned":
             return await self.approve(kept.id, who, asked.why)
         return kept

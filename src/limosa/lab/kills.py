@@ -24,7 +24,7 @@ from limosa.lab.ending import run_to_the_end
 from limosa.lab.fleet import STUCK, Desk, LabFleet, guests_on_three_hosts, lab_name
 from limosa.lab.hosts import Host
 from limosa.lab.tenants import NotWhole, at_rest
-from limosa.testing.postgres import database_in, postgres
+from limosa.testing import postgres
 
 OPERATION_LIMIT = 300.0
 TAKEOVER_LIMIT = 3 * LEASE
@@ -188,8 +188,8 @@ def database(way: Way) -> Iterator[str | None]:
     if not way.postgres:
         yield None
         return
-    with postgres() as cluster:
-        yield database_in(cluster, "fleet")
+    with postgres.running() as cluster:
+        yield cluster.create("fleet")
 
 
 async def run(wanted: int, seed: int, ways: Sequence[Way]) -> int:

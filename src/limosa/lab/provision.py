@@ -38,6 +38,7 @@ def agent_toml(host: Host, qemu: Iterable[str]) -> str:
         f"listen = {json.dumps(host.addresses.peer)}",
         f"migration_address = {json.dumps(host.addresses.migration)}",
         'storage = ["/srv"]',
+        'metrics = "127.0.0.1"',  # its own: each host has a network namespace
         *([f"qemu = {json.dumps(binaries)}"] if binaries else []),
         "[cpu]",
         'accel = "tcg"',  # what the lab's guests run under

@@ -247,6 +247,11 @@ class Store:
             for row in rows
         )
 
+    def open_since(self) -> float | None:
+        """When the oldest open move was recorded, seconds since 1970; None where no move is open."""
+        (oldest,) = self._db.execute("SELECT min(opened) FROM moves WHERE closed IS NULL").fetchone()
+        return None if oldest is None else float(oldest)
+
     def is_known(self, move: MoveId, side: Side) -> bool:
         """Whether this move was ever opened on this side."""
         found = self._db.execute("SELECT 1 FROM moves WHERE id=? AND side=?", (move, side)).fetchone()

@@ -191,6 +191,8 @@ class ItemState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     """Given up: its attempts are used up, or it makes no sense to repeat it."""
+    REROUTED = "rerouted"
+    """Given up for another destination: a later item of the same guest goes there."""
     CANCELLED = "cancelled"
 
 
@@ -213,6 +215,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """When it is predicted to end, in seconds from the start of its plan."""
     state: ItemState = ItemState.WAITING
     attempts: int = 0
+    """Of this guest, to other destinations too."""
+    before: int = 0
+    """Attempts among them that had another destination."""
+    tried: tuple[str, ...] = ()
+    """The other destinations."""
     not_before: float = 0.0
     """Unix time before which it is not tried again."""
     move: str = ""
@@ -220,16 +227,20 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     move_state: MoveState | None = None
     said: str = ""
     """Why the latest attempt failed."""
+    code: str = ""
+    """The code of that error."""
     remedy: str = ""
     began: float | None = None
     ended: float | None = None
     blackout_ms: float | None = None
     bytes: int = 0
+    rate: float | None = None
+    """Bytes per second that it may send, as its agent was told last; None for what its links give."""
 
     @property
     def over(self) -> bool:
         """True when nothing more will happen to it."""
-        return self.state in {ItemState.DONE, ItemState.FAILED, ItemState.CANCELLED}
+        return self.state not in {ItemState.WAITING, ItemState.MOVING}
 
 
 class LeftGuest(msgspec.Struct, frozen=True, kw_only=True):

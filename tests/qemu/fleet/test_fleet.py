@@ -1,18 +1,24 @@
 """Three hosts, eight guests and a controller, as a night shift uses them: drained, restored, evened out, packed."""
 
+import asyncio
+import http.client
 import os
 import random
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import pytest
 import pytest_asyncio
+from prometheus_client.parser import text_string_to_metric_families
 
 from limosa.fleet.rebalance import TOLERANCE
+from limosa.lab.dial import dial
 from limosa.lab.fleet import LACKING, STUCK, LabFleet, guests_on_three_hosts, lab_name
 from limosa.lab.guests import control
-from limosa.lab.kills import Kills
+from limosa.lab.hosts import Host
+from limosa.lab.kills import Kills, departures
 
 pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -112,6 +118,49 @@ async def test_a_drain_survives_the_death_of_its_controller(fleet: LabFleet, hom
     await kills.restored([kills.kill])
     assert kills.kills == 2
     assert await fleet.look() == homes
+
+
+async def scraped(host: Host) -> Callable[..., float]:
+    """What a host's agent tells a Prometheus there: name and labels -> value."""
+
+    def ask() -> str:
+        asking = http.client.HTTPConnection("127.0.0.1", 9177)
+        asking.sock = dial(host, "127.0.0.1", 9177)
+        try:
+            asking.request("GET", "/metrics")
+            return asking.getresponse().read().decode()
+        finally:
+            asking.close()
+
+    samples = {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for metric in text_string_to_metric_families(await asyncio.to_thread(ask))
+        for sample in metric.samples
+    }
+    return lambda name, **labels: samples[name, frozenset(labels.items())]
+
+
+async def test_an_agent_tells_prometheus_of_the_moves_that_began_on_its_host(
+    fleet: LabFleet, homes: dict[str, str]
+) -> None:
+    seen = await scraped(fleet.host("a"))
+    gone = departures([fleet.host("a")]).total()
+    assert gone
+    assert seen("limosa_moves_total", outcome="completed", cause="none") == gone
+    assert seen("limosa_move_blackout_seconds_count") == seen("limosa_move_downtime_seconds_count") == gone
+    assert 0 < seen("limosa_move_downtime_seconds_sum") < 10 * gone
+    assert seen("limosa_move_bytes_total", what="disk") > 0
+    assert seen("limosa_move_bytes_total", what="ram") > gone << 20
+    assert seen("limosa_ownership_conflicts") == seen("limosa_moves_in_flight", state="in doubt") == 0
+    assert seen("limosa_agent_guests") == len([name for name, host in homes.items() if host == "a"])
+    assert time.time() - seen("limosa_agent_controller_asked_timestamp_seconds") < 60
+
+
+async def test_the_fleets_doctor_has_asked_every_agent(fleet: LabFleet) -> None:
+    status, found = await fleet.ask("GET", "/v1/doctor")
+    assert status == 200
+    assert found["hosts"] == found["asked"] == 3
+    assert [each for each in found["troubles"] if each["weight"] == "error"] == []
 
 
 def off_the_mean(told: Mapping[str, Any]) -> float:
