@@ -5,9 +5,9 @@ import time
 
 import structlog
 
-from limosa.agent.dial import Peers
-from limosa.agent.hosts import Hosts
 from limosa.errors import LimosaError
+from limosa.fleet.agents import Known as KnownHosts
+from limosa.fleet.agents import Links
 from limosa.fleet.registry import Registry
 from limosa.units import HostName
 from limosa.wire.reports import Known, Report, ReportAsk
@@ -24,9 +24,9 @@ _log = structlog.get_logger()
 
 
 class Follower:
-    """Follows every host of `hosts.toml`, also those that are added later. Only the leading controller does."""
+    """Follows every host that is known, also those that are added later. Only the leading controller does."""
 
-    def __init__(self, hosts: Hosts, peers: Peers, registry: Registry) -> None:
+    def __init__(self, hosts: KnownHosts, peers: Links, registry: Registry) -> None:
         self._hosts = hosts
         self._peers = peers
         self._registry = registry

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -211,6 +212,24 @@ def _json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
+# Between two looks at a fleet most rows are as they were, and decoding them is most of the work.
+
+
+@lru_cache(maxsize=1 << 17)
+def _report(text: str) -> GuestReport:
+    return msgspec.json.decode(text, type=GuestReport)
+
+
+@lru_cache(maxsize=1 << 14)
+def _machine(text: str) -> MachineReport:
+    return msgspec.json.decode(text, type=MachineReport)
+
+
+@lru_cache(maxsize=1 << 14)
+def _rules(text: str) -> GuestRules:
+    return msgspec.json.decode(text, type=GuestRules)
+
+
 def _guest_row(host: str, guest: GuestReport, now: float) -> dict[str, Any]:
     return {"id": guest.key, "host": host, "name": guest.shown.name, "report": _json(guest), "seen": now}
 
@@ -221,7 +240,7 @@ def _host(row: Mapping[Any, Any]) -> KeptHost:
         state=HostState(row["state"]),
         reason=row["reason"],
         settings=msgspec.json.decode(row["settings"], type=HostSettings),
-        machine=msgspec.json.decode(row["machine"], type=MachineReport) if row["machine"] else None,
+        machine=_machine(row["machine"]) if row["machine"] else None,
         seen=row["seen"],
         trouble=row["trouble"],
     )
@@ -230,9 +249,9 @@ def _host(row: Mapping[Any, Any]) -> KeptHost:
 def _guest(row: Mapping[Any, Any]) -> KeptGuest:
     return KeptGuest(
         host=row["host"],
-        report=msgspec.json.decode(row["report"], type=GuestReport),
+        report=_report(row["report"]),
         seen=row["seen"],
-        rules=msgspec.json.decode(row["rules"] or "{}", type=GuestRules),
+        rules=_rules(row["rules"] or "{}"),
         home=row["home"],
         moved_at=row["moved_at"],
     )
