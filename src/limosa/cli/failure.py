@@ -6,15 +6,7 @@ from typing import Any
 
 import click
 
-from limosa.errors import LimosaError
-from limosa.units import Side
-
-PLACES = {
-    None: "no guest was touched",
-    Side.SOURCE: "the guest runs at the source, as before",
-    Side.DESTINATION: "the guest runs at the destination",
-    Side.UNKNOWN: "where the guest runs could not be confirmed: start it nowhere by hand",
-}
+from limosa.errors import LimosaError, where_it_runs
 
 
 def three_lines(failure: LimosaError, place: str | None = None) -> str:
@@ -24,7 +16,7 @@ def three_lines(failure: LimosaError, place: str | None = None) -> str:
         failure: the error.
         place: the second line, where the caller can name the host; else it is told from `guest_runs`.
     """
-    lines = [f"limosa: {failure.what}", f"  where: {place or PLACES[failure.guest_runs]}"]
+    lines = [f"limosa: {failure.what}", f"  where: {place or where_it_runs(failure)}"]
     lines.append(f"  to do: {failure.remedy or 'run it again with --json for all that is known'}")
     lines.extend(f"    | {line}" for line in failure.detail.splitlines())
     return "\n".join(lines)
@@ -32,7 +24,7 @@ def three_lines(failure: LimosaError, place: str | None = None) -> str:
 
 def as_value(failure: LimosaError, place: str | None = None) -> dict[str, Any]:
     """The error for programs."""
-    told = {**failure.to_wire(), "where": place or PLACES[failure.guest_runs]}
+    told = {**failure.to_wire(), "where": place or where_it_runs(failure)}
     return {"error": told, "exit_status": failure.exit_status}
 
 

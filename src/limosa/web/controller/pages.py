@@ -1,0 +1,112 @@
+"""Pages: for each what it shows, at its address, and as a stream of what changes on it while somebody looks."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from litestar import Response, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.response import ServerSentEvent, ServerSentEventMessage
+
+from limosa.api.app import NO_TOKEN
+from limosa.api.errors import status_of
+from limosa.errors import LimosaError
+from limosa.web.controller.answers import failed, html
+from limosa.web.controller.visit import Asked, Site, Visit, frame, visit
+from limosa.web.frame import failure
+from limosa.web.parts import NOTHING, Parts, news, taken_apart
+from limosa.web.render import HEADERS, content, whole
+from limosa.wire.fleet import Role
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks at what somebody looks at: all changes in between are sent as one."""
+SIGN_EVERY = 10
+"""Looks after which a stream without news says that it lives."""
+COUNT_ON = 15
+"""Looks after which a page is made again although nothing has changed: silences last longer."""
+
+
+class Shown(NamedTuple):
+    """What a page shows."""
+
+    title: str
+    view: object
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: its path, its template, and what it shows."""
+
+    where: str
+    template: str
+    view: Callable[[Visit], Awaitable[Shown]]
+    live: bool = True
+    role: Role = Role.VIEWER
+
+
+def handlers(site: Site, pages: Sequence[Page]) -> list[HTTPRouteHandler]:
+    """Pages, and their streams."""
+    return [_shows(site, each) for each in pages] + [_follows(site, each) for each in pages if each.live]
+
+
+def _shows(site: Site, spec: Page) -> HTTPRouteHandler:
+    @get(spec.where, opt={NO_TOKEN: True}, include_in_schema=False, name=f"page {spec.where}")
+    async def show(request: Asked) -> Response[bytes]:
+        visited = await visit(site, request)
+        try:
+            visited.require(spec.role)
+            shown = await spec.view(visited)
+        except LimosaError as error:
+            return failed(request, site, error, visited.visitor, status_of(error))
+        around = frame(site, request, shown.title, visited.visitor, live=spec.live)
+        region = content(spec.template, around, shown.view)
+        return html(request, whole(around, region, taken_apart(region).digest if spec.live else ""))
+
+    return show
+
+
+def _follows(site: Site, spec: Page) -> HTTPRouteHandler:
+    @get(f"/live{spec.where}", opt={NO_TOKEN: True}, include_in_schema=False, name=f"live {spec.where}")
+    async def follow(request: Asked) -> ServerSentEvent:
+        visited = await visit(site, request)
+        visited.require(spec.role)
+        await spec.view(visited)  # raises here, where it can still be answered, what it would raise in the stream
+        return ServerSentEvent(_changes(visited, spec), headers=dict(HEADERS))
+
+    return follow
+
+
+async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventMessage]:
+    """News of a page until it is closed or its session is over; each is named after the state that it leads to.
+
+    A page begins with what it showed at first, and after a lost connection with what it was told last: where that is
+    how things are, nothing is sent.
+    """
+    known, stamp, since = NOTHING, None, 0
+    told = visited.request.headers.get("last-event-id", "") or visited.query.get("seen", "")
+    while True:
+        now = await visited.site.looks.stamp()
+        if now != stamp or since % COUNT_ON == 0:
+            stamp = now
+            if await visited.controller.sessions.find(visited.word) is None:
+                return
+            after = await _region(visited, spec)
+            if after.digest != told:
+                yield ServerSentEventMessage(data=news(known, after), id=after.digest)
+            known, told = after, after.digest
+        await asyncio.sleep(LOOK_EVERY)
+        since += 1
+        if since % SIGN_EVERY == 0:
+            yield ServerSentEventMessage(data=None, comment="alive")
+
+
+async def _region(visited: Visit, spec: Page) -> Parts:
+    where = visited.request.url.path.removeprefix("/live") or "/"
+    try:
+        shown = await spec.view(visited)
+    except LimosaError as error:
+        around = frame(visited.site, visited.request, "", visited.visitor, where=where)
+        return taken_apart(content("failure.html", around, failure(error, status_of(error))))
+    around = frame(visited.site, visited.request, shown.title, visited.visitor, where=where, live=True)
+    return taken_apart(content(spec.template, around, shown.view))
