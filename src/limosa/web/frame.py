@@ -49,6 +49,10 @@ PLACES = (
 )
 
 
+_BELONGS = {"/plan": "/operations", "/moves": "/operations"}
+"""Pages that the navigation has under another name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What is around a page."""
@@ -78,7 +82,8 @@ class Frame:
     @property
     def section(self) -> str:
         """The entry of the navigation that it belongs to."""
-        return "/" + self.where.split("/")[1]
+        first = "/" + self.where.split("/")[1]
+        return _BELONGS.get(first, first)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,14 @@ from limosa.fleet import picture
 from limosa.fleet.controller import Controller
 from limosa.fleet.db.tables import changes, events, guests, hosts
 from limosa.web.look import Look
+from limosa.web.views.host import TakesIn, takes_in
 
 FRESH = 1.0
 """Seconds for which what agents report need not be read again; what operators did is read at once."""
 SHARE = 5.0
 """Reading the fleet again may take one part in so many of the time, however large it is."""
+KEPT = 20.0
+"""Seconds for which it is remembered what a host could take in."""
 AGAIN = 10.0
 """Seconds after which it is read again although nothing has changed: agents that are silent are so for longer."""
 
@@ -34,6 +37,7 @@ class Looks:
         self._lock = asyncio.Lock()
         self._stamp: Stamp | None = None
         self._look: Look | None = None
+        self._takes: dict[str, TakesIn] = {}
         self._took = 0.0
         """Seconds of the last reading."""
 
@@ -60,6 +64,13 @@ class Looks:
                 self._look = await self._read(now)
                 self._stamp, self._took = stamp, time.monotonic() - began
             return self._look
+
+    async def takes_in(self, host: str) -> TakesIn:
+        """What a host could take in, asked again after a while: it takes long in a large fleet."""
+        look, known = await self.look(), self._takes.get(host)
+        if known is None or look.at - known.at > KEPT:
+            known = self._takes[host] = await asyncio.to_thread(takes_in, look.inventory, host, look.at)
+        return known
 
     def _stale(self, known: Look, stamp: Stamp, now: float) -> bool:
         age = now - known.at

@@ -12,7 +12,7 @@ from litestar.response import ServerSentEvent, ServerSentEventMessage
 from limosa.api.app import NO_TOKEN
 from limosa.api.errors import status_of
 from limosa.errors import LimosaError
-from limosa.web.controller.answers import failed, html
+from limosa.web.controller.answers import failed, html, onward
 from limosa.web.controller.visit import Asked, Site, Visit, frame, visit
 from limosa.web.frame import failure
 from limosa.web.parts import NOTHING, Parts, news, taken_apart
@@ -32,6 +32,8 @@ class Shown(NamedTuple):
 
     title: str
     view: object
+    onward: str = ""
+    """Where to go instead; empty to stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,18 @@ def _shows(site: Site, spec: Page) -> HTTPRouteHandler:
             shown = await spec.view(visited)
         except LimosaError as error:
             return failed(request, site, error, visited.visitor, status_of(error))
-        around = frame(site, request, shown.title, visited.visitor, live=spec.live)
-        region = content(spec.template, around, shown.view)
-        return html(request, whole(around, region, taken_apart(region).digest if spec.live else ""))
+        if shown.onward:
+            return onward(shown.onward)
+        return html(request, shown_page(visited, spec.template, shown, live=spec.live))
 
     return show
+
+
+def shown_page(visited: Visit, template: str, shown: Shown, *, where: str = "", live: bool = False) -> str:
+    """A whole page; `where` is its path, if that is not the one that was asked for."""
+    around = frame(visited.site, visited.request, shown.title, visited.visitor, where=where, live=live)
+    region = content(template, around, shown.view)
+    return whole(around, region, taken_apart(region).digest if live else "")
 
 
 def _follows(site: Site, spec: Page) -> HTTPRouteHandler:

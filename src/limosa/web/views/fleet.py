@@ -30,7 +30,7 @@ class Tile:
     """The last part of its name, as far as the group's name says the rest."""
     href: str
     figure: str
-    """What is read from it: `46 %` of what was chosen, or its pool."""
+    """What is read from it: `46%` of what was chosen, or its pool."""
     level: str
     """Its colour: `l0` to `l5` by share, `p0` to `p7` by pool, `lx` where nothing is known."""
     sign: Sign
@@ -172,7 +172,7 @@ def _tile(look: Look, host: FleetHost, by: str, group: str) -> Tile:
 
 
 def _figure(share: float | None) -> str:
-    return "" if share is None else words.percent(share)
+    return "" if share is None else f"{share * 100:.0f}%"
 
 
 def _level(share: float | None) -> str:
