@@ -20,8 +20,11 @@
     │   └── MoveInDoubt       the source could not be confirmed running               exit 21
     ├── MoveAborted           somebody asked for an abort                             exit 30
     ├── AgentUnreachable      no agent answers on the socket                          exit 75
+    ├── ControllerUnreachable no controller answers at its address                    exit 75
+    ├── Untrusted             a controller's certificate does not prove who it is     exit 10
     ├── Fenced                another controller carries the operation on             exit 75
-    ├── Forbidden             the token does not allow it, or is none                 exit 10
+    ├── Forbidden             the token does not allow it                             exit 10
+    │   └── NoToken           nobody knows the token, or there is none                exit 10
     └── PartlyDone            an operation is over, and guests are left               exit 40
 
 Exit statuses are those of design section 9.
@@ -236,6 +239,20 @@ class AgentUnreachable(LimosaError):
     exit_status = 75
 
 
+class ControllerUnreachable(LimosaError):
+    """No controller answers at its address, or it broke off."""
+
+    code = "controller-unreachable"
+    exit_status = 75
+
+
+class Untrusted(LimosaError):
+    """A controller's certificate does not prove that it is the one that was named: nothing was sent to it."""
+
+    code = "untrusted"
+    exit_status = 10
+
+
 class Fenced(LimosaError):
     """Another controller carries the operation on since: whoever gets this lets go of it at once."""
 
@@ -244,10 +261,16 @@ class Fenced(LimosaError):
 
 
 class Forbidden(LimosaError):
-    """The controller does not know the token, or its role does not allow this."""
+    """The token's role does not allow this."""
 
     code = "forbidden"
     exit_status = 10
+
+
+class NoToken(Forbidden):
+    """Nobody knows this token, or there is none."""
+
+    code = "no-token"
 
 
 class PartlyDone(LimosaError):

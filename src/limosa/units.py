@@ -52,3 +52,12 @@ def format_size(size: float) -> str:
 def format_rate(rate: float) -> str:
     """Bytes per second for people: `12.0 MiB/s`."""
     return f"{format_size(rate)}/s"
+
+
+def format_duration(seconds: float) -> str:
+    """`5 h 02 min`, `12 min 05 s` or `14 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

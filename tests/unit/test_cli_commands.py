@@ -294,7 +294,7 @@ def test_ctrl_c_asks_for_an_abort_and_waits_for_its_answer(
 
     drawn: list[MoveState] = []
 
-    def draw(self: live.PlainScreen, told: MoveStatus) -> None:
+    def draw(self: live.PlainScreen[MoveStatus], told: MoveStatus) -> None:
         drawn.append(told.state)
         if len(drawn) == 1:
             raise KeyboardInterrupt
@@ -313,7 +313,7 @@ def test_a_second_ctrl_c_says_how_to_look_it_up(
 ) -> None:
     from limosa.cli import live
 
-    def draw(self: live.PlainScreen, told: MoveStatus) -> None:
+    def draw(self: live.PlainScreen[MoveStatus], told: MoveStatus) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(live.PlainScreen, "draw", draw)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from limosa.cli.agent_stdio import relay
-from limosa.cli.client import AgentClient, refusal, server_sent
+from limosa.cli.client import AgentClient
+from limosa.cli.rest import refusal, server_sent
 from limosa.cli.transport import Ssh, Unix, default_socket, way_to
 from limosa.errors import AgentUnreachable, Blocked, UsageError
 
@@ -86,13 +87,13 @@ def test_agent_stdio_carries_both_directions_to_the_end() -> None:
 
 def test_events_are_read_as_the_standard_says() -> None:
     stream = [b": beat\n", b"\n", b"event: x\n", b"data: {\n", b"data:}\n", b"\n", b"data: last"]
-    assert list(server_sent(stream)) == [b"{\n}"]
+    assert list(server_sent(stream)) == [None, b"{\n}"]
 
 
 def test_a_refusal_is_the_agents_own_error_or_names_the_status() -> None:
     told = refusal(409, b'{"code": "blocked", "what": "no", "guest_runs": null}')
     assert isinstance(told, Blocked)
-    assert refusal(502, b"<html>").what == "the agent answered with HTTP status 502"
+    assert refusal(500, b"<html>").what == "the agent answered with HTTP status 500"
 
 
 def test_help_imports_neither_the_wire_nor_the_screen() -> None:

@@ -7,17 +7,11 @@ from litestar.connection import ASGIConnection
 from litestar.handlers import BaseRouteHandler
 from litestar.middleware import AbstractAuthenticationMiddleware, AuthenticationResult
 
-from limosa.errors import Forbidden
+from limosa.errors import Forbidden, NoToken
 from limosa.fleet.tokens import Tokens, allows
 from limosa.wire.fleet import Role
 
 Connection = ASGIConnection[Any, Any, Any, Any]
-
-
-class NoToken(Forbidden):
-    """Nobody knows this token, or there is none."""
-
-    code = "no-token"
 
 
 @dataclass(frozen=True, slots=True)

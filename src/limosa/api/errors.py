@@ -6,13 +6,13 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 
-from limosa.api.auth import NoToken
 from limosa.errors import (
     Blocked,
     Fenced,
     Forbidden,
     LimosaError,
     NotFound,
+    NoToken,
     PeerError,
     StateDiskError,
     UsageError,

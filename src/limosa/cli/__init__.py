@@ -16,7 +16,7 @@ from limosa.cli.lazy import Lazy, LazyGroup, run
 from limosa.cli.options import agent_options, example
 
 COMMANDS = (
-    Lazy("ls", "limosa.cli.guests:ls", "List the guests of a host."),
+    Lazy("ls", "limosa.cli.guests:ls", "List the guests of a host, or of the fleet."),
     Lazy("show", "limosa.cli.guests:show", "Show a guest's profile: all that a move carries."),
     Lazy("plan", "limosa.cli.plan:plan", "Check and rehearse a move; change nothing."),
     Lazy("migrate", "limosa.cli.migrate:migrate", "Move a running guest to another host."),
@@ -25,7 +25,14 @@ COMMANDS = (
     Lazy("doctor", "limosa.cli.doctor:doctor", "Find out what is wrong, and tidy up."),
     Lazy("resolve", "limosa.cli.resolve:resolve", "Take back a guest in doubt, once the other host is fenced."),
     Lazy("speed", "limosa.cli.moves:speed", "Change the bandwidth of a move in flight."),
-    Lazy("hosts", "limosa.cli.hosts:hosts", "List the hosts an agent knows."),
+    Lazy("hosts", "limosa.cli.hosts:hosts", "List hosts: those an agent knows, or the fleet's."),
+    Lazy("drain", "limosa.cli.fleet_commands:drain", "Empty hosts, for repair."),
+    Lazy("restore", "limosa.cli.fleet_commands:restore", "Bring guests home to drained hosts."),
+    Lazy("rebalance", "limosa.cli.fleet_commands:rebalance", "Even out load over the fleet."),
+    Lazy("consolidate", "limosa.cli.fleet_commands:consolidate", "Pack guests, so that hosts can be switched off."),
+    Lazy("operations", "limosa.cli.operations:operations", "Look at drains and the like, and steer them."),
+    Lazy("host", "limosa.cli.settings:host", "Say what a host is used for: maintenance, rack, labels, price."),
+    Lazy("guest", "limosa.cli.settings:guest", "Say with whom and where a guest may run."),
     Lazy("cpu", "limosa.cli.cpu:cpu", "CPU flags: which guest can run where, and why not."),
     Lazy("fleet", "limosa.cli.fleet:fleet", "Try drains and packing on a fleet in a file."),
     Lazy("agent", "limosa.cli.agent:agent", "Run this host's agent."),

@@ -7,30 +7,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from limosa.cli.options import Rate
 from limosa.errors import UsageError
 
 if TYPE_CHECKING:
     from limosa.wire.moves import MoveRequest
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Rate(click.ParamType[float]):
-    """Bytes per second, written as people write sizes: `100M`."""
-
-    name = "RATE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """The rate in bytes per second."""
-        from limosa.units import parse_size
-
-        try:
-            rate = float(parse_size(str(value)))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if rate <= 0:
-            self.fail("a rate must be more than 0", param, ctx)
-        return rate
 
 
 _OPTIONS = (

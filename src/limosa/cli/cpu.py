@@ -9,6 +9,7 @@ import click
 
 from limosa.cli.lazy import Lazy, LazyGroup
 from limosa.cli.options import client_command, example, json_option
+from limosa.cli.output import say
 
 if TYPE_CHECKING:
     from limosa.cli.client import AgentClient
@@ -90,7 +91,7 @@ def show(agent: AgentClient, name: str, accel: str | None, state_dir: Path | Non
     if as_json:
         _answer(shown(found), "", as_json)
     else:
-        click.echo(host_page(found) if isinstance(found, HostCpu) else guest_page(found))
+        say(host_page(found) if isinstance(found, HostCpu) else guest_page(found))
 
 
 @click.command(epilog=example("limosa cpu explain web1 host-b", "limosa cpu explain web1 rack4-07 --json"))
@@ -208,7 +209,7 @@ def host_for(agent: AgentClient, kept: CpuStore, host: str, profile: Profile) ->
 
 def profile_of(agent: AgentClient, guest: str) -> Profile:
     """A guest's profile."""
-    from limosa.cli.client import decoded
+    from limosa.cli.rest import decoded
     from limosa.guest.profile import Profile
 
     return decoded(agent.profile(guest), Profile)

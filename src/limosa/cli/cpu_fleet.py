@@ -10,6 +10,7 @@ import click
 
 from limosa.cli.cpu_hosts import Sources, source_options
 from limosa.cli.options import example
+from limosa.cli.output import say
 from limosa.errors import Blocked, LimosaError, NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -219,4 +220,4 @@ def _answer(svg: Path | None, text: Any, value: Any, as_json: bool) -> None:
 
         click.echo(msgspec.json.encode(value()))
     else:
-        click.echo(text())
+        say(text())

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limosa.cli.options import client_command, example
+from limosa.cli.output import say
 from limosa.cli.table import table
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def doctor(agent: AgentClient, fix: bool, as_json: bool) -> int:
 
         click.echo(msgspec.json.encode(diagnosis))
     else:
-        click.echo(page(diagnosis))
+        say(page(diagnosis))
     return 0 if diagnosis.clean else SICK
 
 

@@ -9,6 +9,7 @@ import click
 
 from limosa.cli.lazy import Lazy, LazyGroup
 from limosa.cli.options import example, json_option
+from limosa.cli.output import say
 
 if TYPE_CHECKING:
     from limosa.fleet.inventory import Inventory
@@ -53,7 +54,7 @@ def simulate(file: Path, as_json: bool) -> int:
         del shown["ends"]  # the fleet itself: as large as it went in
         click.echo(msgspec.json.encode({"plans": plans, "outcome": shown}))
     else:
-        click.echo(simulation_page(there, plans, outcome))
+        say(simulation_page(there, plans, outcome))
     return PARTLY_DONE if outcome.unmoved or any(plan.left for plan in plans) else 0
 
 

@@ -9,7 +9,7 @@ from limosa.fleet.constraints import Left
 from limosa.fleet.inventory import Inventory
 from limosa.fleet.plan import Plan, Price, Role
 from limosa.fleet.simulate import Outcome
-from limosa.units import format_size
+from limosa.units import format_duration, format_size
 
 SHOWN = 12
 """Lines of a list before the rest is only counted."""
@@ -31,7 +31,7 @@ def plan_page(plan: Plan, number: int | None = None) -> str:
     title = f"{plan.operation}" if number is None else f"{plan.operation}, group {number}"
     rows = [
         ("moves", f"{len(plan.moves)}{_roles(plan)}"),
-        ("predicted", f"{duration(plan.prediction.seconds)}, {format_size(plan.prediction.bytes)}"),
+        ("predicted", f"{format_duration(plan.prediction.seconds)}, {format_size(plan.prediction.bytes)}"),
     ]
     if waits := sum(bool(planned.after) for planned in plan.moves):
         rows.append(("in order", f"{waits} moves wait for others"))
@@ -60,7 +60,7 @@ def _price(price: Price) -> str:
 
 def _went(outcome: Outcome) -> list[tuple[str, str]]:
     rows = [
-        ("moved", f"{outcome.moved} guests in {duration(outcome.seconds)}, {format_size(outcome.bytes)} sent"),
+        ("moved", f"{outcome.moved} guests in {format_duration(outcome.seconds)}, {format_size(outcome.bytes)} sent"),
         ("failed", f"{outcome.failed} tries"),
         ("emptied", f"{len(outcome.emptied)} hosts"),
     ]
@@ -80,12 +80,3 @@ def _left(left: Iterable[Left]) -> Iterator[tuple[str, str, str, str]]:
 
 def _unmoved(outcome: Outcome) -> Iterator[tuple[str, str, str, str]]:
     return ((str(guest.guest), str(guest.host), guest.why, "") for guest in outcome.unmoved)
-
-
-def duration(seconds: float) -> str:
-    """`5 h 02 min`, `12 min 05 s` or `14 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02} min"
-    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

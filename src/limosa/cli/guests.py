@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limosa.cli.options import client_command, example
+from limosa.cli.options import client_command, either_command, example
+from limosa.cli.output import answer, say
 from limosa.cli.table import table
 from limosa.units import format_size
 
@@ -18,20 +19,14 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog=example("limosa ls", "limosa -H ssh://root@host-b ls --json"))
-@client_command
+@either_command("limosa.cli.fleet_lists:ls")
 def ls(agent: AgentClient, as_json: bool) -> None:
     """List the guests of a host, whoever started them.
 
     MOVABLE is yes, or the first reason why not; `limosa plan` gives all of them.
     """
-    told = agent.ask("GET", "/v1/guests")
-    if as_json:
-        click.echo(told)
-        return
-    from limosa.cli.client import decoded
-    from limosa.wire.guests import GuestShown
-
-    click.echo(guest_table(decoded(told, tuple[GuestShown, ...])))
+    guests = agent.guests()
+    answer(guests, lambda: guest_table(guests), as_json=as_json)
 
 
 def guest_table(guests: Iterable[GuestShown]) -> str:
@@ -67,8 +62,8 @@ def show(agent: AgentClient, guest: str, as_json: bool) -> None:
     if as_json:
         click.echo(told)
         return
-    from limosa.cli.client import decoded
     from limosa.cli.profile_page import profile_page
+    from limosa.cli.rest import decoded
     from limosa.guest.profile import Profile
 
-    click.echo(profile_page(decoded(told, Profile)))
+    say(profile_page(decoded(told, Profile)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from limosa.cli.options import client_command, example
+from limosa.cli.options import either_command, example
+from limosa.cli.output import answer
 from limosa.cli.table import table
 from limosa.units import format_size
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("limosa hosts", "limosa hosts --fits web1"))
 @click.option("--fits", metavar="GUEST", help="Plan a move of GUEST to each host, and say why it could not go there.")
-@client_command
+@either_command("limosa.cli.fleet_lists:hosts")
 def hosts(agent: AgentClient, fits: str | None, as_json: bool) -> None:
     """List the hosts an agent knows, and whether it reaches them.
 
@@ -28,12 +29,12 @@ def hosts(agent: AgentClient, fits: str | None, as_json: bool) -> None:
     """
     known = agent.hosts()
     if fits is None:
-        _print(host_table(known), [_plain(host) for host in known], as_json)
+        answer(known, lambda: host_table(known), as_json=as_json)
         return
     here = agent.hello().host
     answers = [(host, _fit(agent, fits, host)) for host in known if host.name != here]
     told = [{"host": host.name, "fits": not reasons, "reasons": reasons} for host, reasons in answers]
-    _print(fit_table(answers), told, as_json)
+    answer(told, lambda: fit_table(answers), as_json=as_json)
 
 
 def _fit(agent: AgentClient, guest: str, host: HostShown) -> list[str]:
@@ -85,18 +86,3 @@ def fit_table(answers: Iterable[tuple[HostShown, list[str]]]) -> str:
         rows.append((host.name, "no" if why else "yes", why[0] if why else ""))
         rows.extend(("", "", more) for more in why[1:])
     return table(("HOST", "FITS", "WHY NOT"), rows)
-
-
-def _plain(host: HostShown) -> Any:
-    import msgspec
-
-    return msgspec.to_builtins(host)
-
-
-def _print(text: str, value: Any, as_json: bool) -> None:
-    if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(value))
-    else:
-        click.echo(text)

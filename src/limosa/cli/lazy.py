@@ -22,11 +22,16 @@ class Lazy(NamedTuple):
 
     def load(self) -> click.Command:
         """Import the command."""
-        from importlib import import_module
-
-        module, attribute = self.target.split(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        command: click.Command = load(self.target)
         return command
+
+
+def load(target: str) -> Any:
+    """What `module:attribute` names; imports the module."""
+    from importlib import import_module
+
+    module, attribute = target.split(":")
+    return getattr(import_module(module), attribute)
 
 
 class LazyGroup(click.Group):

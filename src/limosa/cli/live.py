@@ -1,18 +1,19 @@
-"""Following a move on a terminal or in a pipe, and Ctrl-C while it lasts."""
+"""Screens for what lasts, on a terminal or in a pipe; following a move on one, and Ctrl-C while it lasts."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Generic, Protocol, Self, TypeVar
 
 import click
 
-from limosa.cli.view import History, Line, PlainView, lines
-from limosa.errors import LimosaError
+from limosa.cli.failure import LookLater
+from limosa.cli.printable import printable
+from limosa.cli.view import Line, MoveView, PlainView
 from limosa.wire.moves import MoveStatus
 
 if TYPE_CHECKING:
@@ -23,29 +24,42 @@ if TYPE_CHECKING:
 _COLOURS = {"": "", "dim": "dim", "good": "green", "bad": "bold red", "now": "cyan", "name": "bold"}
 
 
-class LookLater(LimosaError):
-    """Somebody stopped watching; the move goes on."""
-
-    code = "look-later"
-    exit_status = 75
+Told = TypeVar("Told")
+Told_contra = TypeVar("Told_contra", contravariant=True)
 
 
-class Screen(Protocol):
-    """Where statuses are drawn."""
+class Screen(Protocol[Told_contra]):
+    """Where what is told is drawn."""
 
-    def draw(self, status: MoveStatus) -> None:
-        """Show the latest status."""
+    def draw(self, told: Told_contra) -> None:
+        """Show the latest."""
 
 
-class LiveScreen:
+class View(Protocol[Told_contra]):
+    """What a live screen draws."""
+
+    def add(self, told: Told_contra) -> None:
+        """Take the latest."""
+
+    def lines(self, silent_for: float) -> tuple[Line, ...]:
+        """All of it, after so many seconds without a word."""
+
+
+class News(Protocol[Told_contra]):
+    """What a log is told."""
+
+    def next(self, told: Told_contra) -> tuple[str, ...]:
+        """Lines about what is new."""
+
+
+class LiveScreen(Generic[Told]):
     """A view that is drawn over itself, on a terminal."""
 
-    def __init__(self) -> None:
+    def __init__(self, view: View[Told]) -> None:
         from rich.console import Console
         from rich.live import Live
 
-        self._status: MoveStatus | None = None
-        self._history = History()
+        self._view = view
         self._heard = time.monotonic()
         # The view goes to standard error, so that the report alone is on standard output.
         console = Console(stderr=True, highlight=False, soft_wrap=False)
@@ -60,19 +74,16 @@ class LiveScreen:
     ) -> None:
         self._live.stop()
 
-    def draw(self, status: MoveStatus) -> None:
-        """Show the latest status; the clock and silence are drawn anew meanwhile."""
-        self._status, self._heard = status, time.monotonic()
-        self._history.add(status)
+    def draw(self, told: Told) -> None:
+        """Show the latest; the clock and silence are drawn anew meanwhile."""
+        self._view.add(told)
+        self._heard = time.monotonic()
         self._live.refresh()
 
     def _render(self) -> Text:
         from rich.text import Text
 
-        if self._status is None:
-            return Text("")
-        silent_for = time.monotonic() - self._heard
-        return Text("\n").join(_rich(line) for line in lines(self._status, self._history, silent_for))
+        return Text("\n").join(_rich(line) for line in self._view.lines(time.monotonic() - self._heard))
 
 
 def _rich(line: Line) -> Text:
@@ -80,49 +91,52 @@ def _rich(line: Line) -> Text:
 
     text = Text(no_wrap=True, overflow="ellipsis")
     for span in line:
-        text.append(span.text, _COLOURS[span.style] or None)
+        text.append(printable(span.text), _COLOURS[span.style] or None)
     return text
 
 
-class PlainScreen:
+class PlainScreen(Generic[Told]):
     """Lines as things change, on standard error."""
 
-    def __init__(self) -> None:
-        self._view = PlainView()
+    def __init__(self, news: News[Told]) -> None:
+        self._news = news
 
-    def draw(self, status: MoveStatus) -> None:
+    def draw(self, told: Told) -> None:
         """Print what is new."""
-        for line in self._view.next(status):
-            click.echo(line, err=True)
+        for line in self._news.next(told):
+            click.echo(printable(line), err=True)
 
 
-class JsonScreen:
-    """Every status as one line of JSON on standard output, or none at all."""
+class JsonScreen(Generic[Told]):
+    """Each change as one line of JSON on standard output, or only the end."""
 
-    def __init__(self, *, every: bool) -> None:
+    def __init__(self, over: Callable[[Told], bool], *, every: bool) -> None:
+        self._over = over
         self._every = every
+        self._last: Told | None = None
 
-    def draw(self, status: MoveStatus) -> None:
-        """Print the status if every one is wanted, or if it is the last."""
+    def draw(self, told: Told) -> None:
+        """Print what is new if every change is wanted, or if it is the last."""
         import msgspec
 
-        if self._every or status.state.over:
-            click.echo(msgspec.json.encode(status))
+        if told != self._last and (self._every or self._over(told)):
+            click.echo(msgspec.json.encode(told))
+        self._last = told
 
 
 @contextmanager
-def screen_for(*, as_json: bool, every: bool = False) -> Iterator[Screen]:
-    """The screen that fits where the output goes."""
+def screen_for(*, as_json: bool, every: bool = False) -> Iterator[Screen[MoveStatus]]:
+    """The screen for a move that fits where the output goes."""
     if as_json:
-        yield JsonScreen(every=every)
+        yield JsonScreen(lambda status: status.state.over, every=every)
     elif sys.stderr.isatty():
-        with LiveScreen() as live:
+        with LiveScreen(MoveView()) as live:
             yield live
     else:
-        yield PlainScreen()
+        yield PlainScreen(PlainView())
 
 
-def follow(agent: AgentClient, move: str, screen: Screen, *, abort_on_interrupt: bool) -> MoveStatus:
+def follow(agent: AgentClient, move: str, screen: Screen[MoveStatus], *, abort_on_interrupt: bool) -> MoveStatus:
     """Draw a move until it is over.
 
     The first Ctrl-C asks for an abort and goes on watching for its answer, because an abort before commit
@@ -148,7 +162,7 @@ def follow(agent: AgentClient, move: str, screen: Screen, *, abort_on_interrupt:
             agent.ask_abort(move)
 
 
-def _to_the_end(agent: AgentClient, move: str, screen: Screen) -> MoveStatus:
+def _to_the_end(agent: AgentClient, move: str, screen: Screen[MoveStatus]) -> MoveStatus:
     status = None
     for status in agent.events(move):
         screen.draw(status)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limosa.cli.options import client_command, example
+from limosa.cli.options import client_command, either_command, example
+from limosa.cli.output import say
 from limosa.errors import Blocked, LimosaError, MoveAborted, NotFound, UsageError
 from limosa.units import Side
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog=example("limosa watch", "limosa watch web1", "limosa watch web1 --json"))
 @click.argument("move", required=False)
-@client_command
+@either_command("limosa.cli.fleet_moves:watch")
 def watch(agent: AgentClient, move: str | None, as_json: bool) -> int:
     """Watch a move until it is over, and report what it came to.
 
@@ -32,7 +33,7 @@ def watch(agent: AgentClient, move: str | None, as_json: bool) -> int:
 
 @click.command(epilog=example("limosa abort", "limosa abort web1"))
 @click.argument("move", required=False)
-@client_command
+@either_command("limosa.cli.fleet_moves:abort")
 def abort(agent: AgentClient, move: str | None, as_json: bool) -> int:
     """Abort a move, wait until it is rolled back, and say what was undone.
 
@@ -109,9 +110,9 @@ def finish(agent: AgentClient, move: str, *, as_json: bool, abort_on_interrupt: 
     failure: LimosaError | None = failure_of(status)
     if failure is None:
         if not as_json:
-            click.echo(report(status))
+            say(report(status))
         return 0
     if as_json:
         return say_failure(failure, as_json=True, place=place_of(status))
-    click.echo(report(status), err=True)
+    say(report(status), err=True)
     return failure.exit_status

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limosa.cli.options import client_command, example
+from limosa.cli.output import say
 from limosa.units import Side
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ def resolve(agent: AgentClient, guest: str, evidence: str, as_json: bool, yes: b
         status = [*agent.events(taken.id)][-1]
         click.echo(msgspec.json.encode(status))
     else:
-        click.echo(recorded(taken, evidence), err=True)
+        say(recorded(taken, evidence), err=True)
         with screen_for(as_json=False) as screen:
             status = follow(agent, taken.id, screen, abort_on_interrupt=False)
-        click.echo(report(status))
+        say(report(status))
     failure = failure_of(status)
     return 0 if failure is None or status.guest_runs is Side.SOURCE else failure.exit_status
 

@@ -1,4 +1,7 @@
-"""Ways to an agent: its unix socket here, or ssh to another host and its socket there."""
+"""Ways to an agent: its unix socket here, or ssh to another host and its socket there.
+
+The way to a controller is in https.py, for those who name one: TLS takes its time to import.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,58 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import urlsplit
 
-from limosa.errors import AgentUnreachable, UsageError
+from limosa.errors import AgentUnreachable, LimosaError, UsageError
 
 DEFAULT_SOCKET = "/run/limosa/agent.sock"
 CONNECT_SECONDS = 5.0
 
 
+@dataclass(frozen=True)
+class Peer:
+    """Who answers at the other end of a way, in requests and in errors."""
+
+    name: str
+    """As errors call it."""
+    lost: type[LimosaError]
+    """The error where it does not answer."""
+    strange: type[LimosaError]
+    """The error where what answers is no limosa, and what to do then."""
+    if_strange: str
+    authority: str
+    """The `Host` of requests."""
+    prefix: str = ""
+    """Put before each path."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent with each request."""
+
+
+AGENT = Peer(
+    name="the agent",
+    lost=AgentUnreachable,
+    strange=LimosaError,
+    if_strange="install the same version of limosa at both ends (limosa --version)",
+    authority="limosa-agent",
+)
+
+
 class Way(Protocol):
-    """How to reach one agent; each `connect` is a stream of its own."""
+    """How to reach one agent or controller; each `connect` is a stream of its own."""
+
+    @property
+    def peer(self) -> Peer:
+        """Who answers there."""
 
     def connect(self) -> socket.socket:
-        """Open a stream to the agent.
+        """Open a stream to the peer.
 
         Raises:
-            AgentUnreachable: there is no agent at the other end.
+            AgentUnreachable, ControllerUnreachable: nobody answers at the other end.
         """
 
     def why_lost(self) -> str:
@@ -42,6 +78,11 @@ class Unix:
     """The agent's socket on this host."""
 
     path: str
+
+    @property
+    def peer(self) -> Peer:
+        """The agent."""
+        return AGENT
 
     def connect(self) -> socket.socket:
         """Connect to the socket."""
@@ -85,6 +126,11 @@ class Ssh:
     command: tuple[str, ...] = ("limosa", "agent-stdio")
     _carriers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     _said: IO[bytes] | None = None
+
+    @property
+    def peer(self) -> Peer:
+        """The agent."""
+        return AGENT
 
     def argv(self) -> list[str]:
         """The command line of ssh."""
@@ -149,17 +195,32 @@ def default_socket() -> str:
     return DEFAULT_SOCKET
 
 
+def place_named(url: str | None, socket_path: str | None) -> str | None:
+    """The URL that `-H` gives, or $LIMOSA_HOST where nothing is given; None for this host's agent."""
+    if url is None and socket_path is None:
+        return os.environ.get("LIMOSA_HOST") or None
+    return url
+
+
+def is_controller(url: str) -> bool:
+    """Whether a URL names a controller rather than an agent; a mistaken `http://` does, too."""
+    return urlsplit(url).scheme in {"https", "http"}
+
+
 def way_to(url: str | None, socket_path: str | None) -> Way:
     """The way that `-H URL` and `--socket PATH` name; $LIMOSA_HOST serves where neither is given.
 
     Raises:
-        UsageError: the URL is of no kind that limosa knows.
+        UsageError: the URL is of no kind that limosa knows, or names a controller.
     """
-    if url is None and socket_path is None:
-        url = os.environ.get("LIMOSA_HOST") or None
+    url = place_named(url, socket_path)
     if url is None:
         return Unix(socket_path or default_socket())
     parts = urlsplit(url)
+    if is_controller(url):
+        raise UsageError(
+            f"{url} is a controller, and this takes an agent", remedy="name a host's agent: -H ssh://root@host"
+        )
     if parts.scheme == "unix" and not parts.netloc and parts.path:
         return Unix(parts.path)
     if parts.scheme == "ssh" and parts.hostname and parts.path in {"", "/"}:

@@ -10,12 +10,15 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from limosa.cli.eta import eta, eta_words, latest
+from limosa.cli.printable import printable
 from limosa.units import format_rate, format_size
 from limosa.wire.moves import MoveState, MoveStatus, Progress, Stage
 
 STYLES = frozenset({"", "dim", "good", "bad", "now", "name"})
 BAR_CELLS = 24
 KEPT_READINGS = 64
+SILENT_SECONDS = 5.0
+"""Silence that is worth telling; agents say something every second."""
 
 
 class Span(NamedTuple):
@@ -79,8 +82,25 @@ def lines(status: MoveStatus, history: History, silent_for: float = 0.0) -> tupl
         *_step_now(status),
         *((Span(line, "bad"),) for line in doubt_lines(status)),
         *((Span(f"warning: {warning}", "bad"),) for warning in status.warnings),
-        *_silence(silent_for),
+        *silence("the agent", silent_for, SILENT_SECONDS),
     )
+
+
+class MoveView:
+    """A move, drawn over itself."""
+
+    def __init__(self) -> None:
+        self._status: MoveStatus | None = None
+        self._history = History()
+
+    def add(self, told: MoveStatus) -> None:
+        """Take the latest status."""
+        self._status = told
+        self._history.add(told)
+
+    def lines(self, silent_for: float) -> tuple[Line, ...]:
+        """The whole view."""
+        return () if self._status is None else lines(self._status, self._history, silent_for)
 
 
 def doubt_lines(status: MoveStatus) -> tuple[str, ...]:
@@ -168,9 +188,10 @@ def _step_now(status: MoveStatus) -> Iterable[Line]:
             yield (Span(f"  {step.summary or step.name}", "dim"),)
 
 
-def _silence(seconds: float) -> Iterable[Line]:
-    if seconds >= 5:
-        yield (Span(f"no word from the agent for {seconds:.0f} s", "bad"),)
+def silence(who: str, seconds: float, usual: float) -> Iterable[Line]:
+    """A line where somebody has said nothing for longer than is usual."""
+    if seconds >= usual:
+        yield (Span(f"no word from {who} for {seconds:.0f} s", "bad"),)
 
 
 def clock(seconds: float) -> str:
@@ -181,8 +202,8 @@ def clock(seconds: float) -> str:
 
 
 def plain(line: Line) -> str:
-    """A line without its styles."""
-    return "".join(span.text for span in line).rstrip()
+    """A line without its styles; what would steer a terminal is written out."""
+    return printable("".join(span.text for span in line)).rstrip()
 
 
 def _prefixed(prefix: str, text: str) -> str:

@@ -197,6 +197,12 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     destination: str
     after: tuple[int, ...] = ()
     """Places, in the operation, of the moves that must have ended well before this one starts."""
+    role: str = ""
+    """Why it is in the plan: `leave`, `make room`, `even out`, `go home` or `as asked`."""
+    expected_bytes: int = 0
+    """What it is predicted to send."""
+    expected_end: float | None = None
+    """When it is predicted to end, in seconds from the start of its plan."""
     state: ItemState = ItemState.WAITING
     attempts: int = 0
     not_before: float = 0.0

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from limosa.errors import NotFound, UsageError
 from limosa.fleet.consolidate import consolidate
 from limosa.fleet.constraints import Left, refusals
@@ -113,8 +115,11 @@ def _items(made: Plan) -> tuple[Item, ...]:
             source=planned.move.source,
             destination=planned.move.destination,
             after=planned.after,
+            role=planned.role,
+            expected_bytes=timed.bytes,
+            expected_end=timed.end,
         )
-        for planned in made.moves
+        for planned, timed in zip(made.moves, made.prediction.moves, strict=True)
     )
 
 
@@ -172,13 +177,7 @@ def newcomers(operation: Operation, fleet: Inventory) -> tuple[tuple[Item, ...],
 
 
 def _shifted(item: Item, by: int) -> Item:
-    return Item(
-        guest=item.guest,
-        name=item.name,
-        source=item.source,
-        destination=item.destination,
-        after=tuple(place + by for place in item.after),
-    )
+    return msgspec.structs.replace(item, after=tuple(place + by for place in item.after))
 
 
 def fits(fleet: Inventory, wanted: str) -> tuple[Fit, ...]:
