@@ -85,10 +85,11 @@ def test_stages_span_their_steps_and_leave_out_what_was_not_reached() -> None:
     assert stage_spans(STATUS) == {Stage.PREPARE: (0.0, 1.0), Stage.COPY: (1.0, 3.5)}
 
 
-def test_steps_count_from_the_end_of_the_checks() -> None:
+def test_the_checks_are_what_comes_before_the_first_step() -> None:
     assert STATUS.measured is not None
     measured = msgspec.structs.replace(STATUS.measured, stage_seconds={"check": 1.25, "prepare": 1.0})
-    status = msgspec.structs.replace(STATUS, measured=measured)
+    steps = (step(Stage.PREPARE, 1.25, 2.25), step(Stage.COPY, 2.25, 3.25), step(Stage.COPY, 3.25, 4.75))
+    status = msgspec.structs.replace(STATUS, measured=measured, steps=steps)
     assert stage_spans(status) == {Stage.CHECK: (0.0, 1.25), Stage.PREPARE: (1.25, 2.25), Stage.COPY: (2.25, 4.75)}
     assert "4.00: check 1.250, prepare 1.000" in move_page(moved(status=status))
 

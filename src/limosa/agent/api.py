@@ -25,7 +25,7 @@ import os
 import pwd
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -142,9 +142,17 @@ class Sight(Protocol):
 
 
 class Api:
-    """The API of one agent. `open` it, `close` it."""
+    """The API of one agent. `open` it, `close` it.
 
-    def __init__(self, config: Config, engine: Engine, sight: Sight) -> None:
+    Args:
+        config: settings of the agent.
+        engine: what moves guests.
+        sight: what tells of hosts and guests.
+        more: routes beside the ones above, such as those of `limosa.agent.history`.
+    """
+
+    def __init__(self, config: Config, engine: Engine, sight: Sight, more: Iterable[web.RouteDef] = ()) -> None:
+        self._more = tuple(more)
         self._path = config.socket
         self._engine = engine
         self._sight = sight
@@ -195,6 +203,7 @@ class Api:
             web.get("/v1/moves/{move}/events", self._events),
             web.post("/v1/moves/{move}/abort", self._abort),
             web.post("/v1/moves/{move}/speed", self._speed),
+            *self._more,
         ]
 
     async def _hello(self, _request: web.Request) -> web.StreamResponse:

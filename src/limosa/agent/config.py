@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -66,6 +66,13 @@ class CpuConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"{self.accel!r} is no accelerator that limosa knows: {', '.join(BROADEST)}")
 
 
+class HistoryConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The table `[history]` of `agent.toml`: how much the journal keeps of finished moves."""
+
+    moves: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1000
+    days: Annotated[float, msgspec.Meta(gt=0)] = 90.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """One agent's settings, complete and checked."""
@@ -92,6 +99,8 @@ class Config:
     """Bytes per second of one move that does not say; None lets limosa choose."""
     silence: Seconds
     """Seconds without a sign of life after which a peer counts as gone."""
+    history: HistoryConfig
+    """How much is kept of finished moves."""
     controllers: tuple[str, ...] | None = None
     """Controllers that may command this agent; None for every one that the fleet's CA made."""
 
@@ -128,6 +137,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bandwidth: str | int | float | None = None
     silence: float | int | None = None
     controllers: list[str] | None = None
+    history: HistoryConfig | None = None
 
 
 def load(config_dir: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -286,6 +296,7 @@ def _settle(directory: Path, given: Mapping[str, Any]) -> Config:
         bandwidth=parsed.get("bandwidth"),
         silence=parsed.get("silence", Seconds(5.0)),
         controllers=tuple(given["controllers"]) if "controllers" in given else None,
+        history=given.get("history", HistoryConfig()),
     )
 
 

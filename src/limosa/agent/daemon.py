@@ -18,6 +18,7 @@ from limosa.agent.config import Config
 from limosa.agent.cpu import CpuAsk, cpu_of
 from limosa.agent.dial import Peers
 from limosa.agent.doctor import Doctor
+from limosa.agent.history import History
 from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
 from limosa.agent.keeper import Keeper
@@ -30,6 +31,8 @@ from limosa.cpu.facts import HostCpu
 from limosa.errors import LimosaError, NotFound, UsageError
 from limosa.guest.discover import find_guests
 from limosa.guest.profile import Profile
+from limosa.migration.archive import DAY, Retention
+from limosa.migration.diary import keep
 from limosa.migration.moves import Moves
 from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
@@ -51,6 +54,7 @@ class Agent:
             link=self.peers.link,
             qemu_binaries=[str(path) for path in config.qemu],
             ports=config.migration_ports,
+            retention=Retention(config.history.moves, config.history.days * DAY),
         )
         self.server: PeerServer | None = None
         self._service = Service(config, self.hosts, self.peers)
@@ -58,7 +62,8 @@ class Agent:
         self._reporter = Reporter(config, self.moves, facts.migration_address)
         self._orders = Orders(self.moves, config.state_dir)
         self._keeper = Keeper(config.run_dir, self.moves)
-        self._api = Api(config, self.moves, self)
+        self._history = History(self.moves)
+        self._api = Api(config, self.moves, self, self._history.routes())
         self._background: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -113,7 +118,11 @@ class Agent:
 
     async def _open_peer_port(self) -> None:
         handlers = {**self.moves.handlers(), **self._service.handlers(), **self.doctor.handlers()}
-        for_controllers = {**self._reporter.handlers(), **self._orders.handlers()}
+        for_controllers = {
+            **self._reporter.handlers(),
+            **self._orders.handlers(),
+            **self._history.handlers(),
+        }
         door = Door(self.config, self._service.tell_of)
         try:
             self.server = await serve(self.config, handlers, self.hosts, door.routes(), for_controllers=for_controllers)
@@ -219,6 +228,7 @@ def configure_logging(*, json: bool | None = None, debug: bool = False) -> None:
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
+            keep,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *exceptions,
             renderer,

@@ -10,7 +10,7 @@ from limosa.guest.discover import find_guests, given_uuid
 from limosa.guest.introspect import introspect
 from limosa.guest.parts import OURS
 from limosa.guest.profile import FoundGuest, Profile
-from limosa.migration.move import Hold
+from limosa.migration.hold import Hold
 from limosa.migration.moves import Moves
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName

@@ -85,7 +85,8 @@ class Orders:
         if known.status is not None or known.ending:
             return known
         _log.info("a controller orders a move", controller=caller, move=move, guest=order.request.guest)
-        return Outcome(move=move, status=await self._moves.start(order.request, move))
+        request = msgspec.structs.replace(order.request, operation=order.hand.operation)
+        return Outcome(move=move, status=await self._moves.start(request, move))
 
     async def _status(self, deed: Deed, caller: HostName) -> Outcome:
         self._fence.pass_through(deed.hand, caller)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import structlog
 from pyroute2 import AsyncIPRoute
 
@@ -66,6 +67,7 @@ class Reporter:
         self._insights: dict[tuple[int, int], Insight] = {}
         self._news = asyncio.Condition()
         self._asked = 0.0
+        self._kept = moves.archive.mark()
         self._task: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
         moves.at_rest(self._look_now.set)
@@ -89,12 +91,13 @@ class Reporter:
                 async with asyncio.timeout(min(max(ask.wait, 0.0), LONGEST_WAIT)):
                     await self._news.wait_for(lambda: self._has_news_for(ask))
             except TimeoutError:
-                return self._ledger.since(ask.known)  # nothing new: a sign of life
-        return self._ledger.since(ask.known)
+                pass  # nothing new: a sign of life
+        return msgspec.structs.replace(self._ledger.since(ask.known), kept=self._moves.archive.mark())
 
     def _has_news_for(self, ask: ReportAsk) -> bool:
         report = self._ledger.since(ask.known)
-        return self._ledger.number > 0 and (report.number > report.since)
+        ended = ask.kept is not None and ask.kept != self._moves.archive.mark()
+        return ended or (self._ledger.number > 0 and report.number > report.since)
 
     async def _look(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -113,7 +116,8 @@ class Reporter:
     async def _note(self) -> None:
         machine = await machine_report(self._config, self._address)
         guests = await self._guests()
-        if self._ledger.note(machine, guests):
+        kept, self._kept = self._kept, self._moves.archive.mark()
+        if self._ledger.note(machine, guests) or kept != self._kept:
             async with self._news:
                 self._news.notify_all()
 

@@ -17,7 +17,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.plugins import PluginProtocol
 from litestar.types import ControllerRouterHandler
 
-from limosa.api import fleet, house, operations
+from limosa.api import fleet, history, house, operations
 from limosa.api.auth import Authentication
 from limosa.api.errors import failed, refused, told
 from limosa.errors import LimosaError
@@ -43,7 +43,7 @@ class Extension:
 
 def app(controller: Controller, extensions: Sequence[Extension] = ()) -> Litestar:
     """The application that answers for this controller."""
-    api = (house.health, house.routes, fleet.routes, operations.routes)
+    api = (house.health, house.routes, fleet.routes, operations.routes, history.routes)
     return Litestar(
         route_handlers=[*api, *(handler for each in extensions for handler in each.route_handlers)],
         plugins=[plugin for each in extensions for plugin in each.plugins],

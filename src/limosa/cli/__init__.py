@@ -22,6 +22,7 @@ COMMANDS = (
     Lazy("migrate", "limosa.cli.migrate:migrate", "Move a running guest to another host."),
     Lazy("watch", "limosa.cli.moves:watch", "Watch a move in flight."),
     Lazy("abort", "limosa.cli.moves:abort", "Abort a move and roll it back."),
+    Lazy("report", "limosa.cli.reports:report", "Say what became of a move, an operation, a week."),
     Lazy("doctor", "limosa.cli.doctor:doctor", "Find out what is wrong, and tidy up."),
     Lazy("resolve", "limosa.cli.resolve:resolve", "Take back a guest in doubt, once the other host is fenced."),
     Lazy("speed", "limosa.cli.moves:speed", "Change the bandwidth of a move in flight."),

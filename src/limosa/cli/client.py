@@ -11,6 +11,7 @@ from limosa.cli.rest import ANSWER_SECONDS, Rest
 from limosa.units import MoveId
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.history import HistoryPage, MoveLog, MoveRecord, PastMove, Week
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 
 if TYPE_CHECKING:
@@ -91,6 +92,26 @@ class AgentClient:
     def move(self, move: str) -> MoveStatus:
         """One move as it stands."""
         return self._rest.get(_move(move), MoveStatus)
+
+    def record(self, move: str) -> MoveRecord:
+        """One move over its time."""
+        return self._rest.get(_move(move, "record"), MoveRecord)
+
+    def log(self, move: str) -> MoveLog:
+        """What this host logged of a move."""
+        return self._rest.get(_move(move, "log"), MoveLog)
+
+    def past(self, **wanted: str) -> Iterator[PastMove]:
+        """Finished moves, latest first, as the query of /v1/history chooses them."""
+        after: str | None = ""
+        while after is not None:
+            page = self._rest.get(f"/v1/history?{urlencode({**wanted, 'limit': '500', 'after': after})}", HistoryPage)
+            yield from page.items
+            after = page.next
+
+    def week(self, name: str) -> Week:
+        """The moves of a week, added up; empty for this week."""
+        return self._rest.get(f"/v1/history/weeks?{urlencode({'last': '1', 'week': name})}", tuple[Week, ...])[0]
 
     def abort(self, move: str) -> MoveStatus:
         """Abort a move. The answer comes when it is rolled back."""

@@ -24,6 +24,7 @@ from limosa.wire.fleet import (
     OperationAsked,
     StateAsked,
 )
+from limosa.wire.history import MoveLog, MoveRecord, PastMove, Week
 
 T = TypeVar("T")
 
@@ -91,6 +92,24 @@ class FleetClient:
     def set_rules(self, guest: str, rules: GuestRules) -> FleetGuest:
         """Replace all that is said of a guest."""
         return self._rest.put(_path("guests", guest, "rules"), rules, FleetGuest)
+
+    # -- moves ------------------------------------------------------------------------------------------------
+
+    def record(self, move: str) -> MoveRecord:
+        """One move over its time, in flight or finished. Raises NotFound."""
+        return self._rest.get(_path("moves", move), MoveRecord)
+
+    def log(self, move: str) -> MoveLog:
+        """What both hosts logged of a move. Raises NotFound."""
+        return self._rest.get(_path("moves", move, "log"), MoveLog)
+
+    def past(self, **wanted: str) -> Iterator[PastMove]:
+        """Finished moves, latest first, as the query of /v1/history chooses them."""
+        return self._all("/v1/history", _Page[PastMove], wanted)
+
+    def week(self, name: str) -> Week:
+        """The moves of a week, added up; empty for this week."""
+        return self._rest.get(f"/v1/history/weeks?{urlencode({'last': '1', 'week': name})}", tuple[Week, ...])[0]
 
     # -- operations -------------------------------------------------------------------------------------------
 

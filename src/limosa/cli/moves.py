@@ -103,7 +103,8 @@ def finish(agent: AgentClient, move: str, *, as_json: bool, abort_on_interrupt: 
     """Follow a move to its end and print its report; the exit status it gives."""
     from limosa.cli.failure import say_failure
     from limosa.cli.live import follow, screen_for
-    from limosa.cli.report import failure_of, place_of, report
+    from limosa.cli.report import failure_of, report
+    from limosa.history.words import place_of
 
     with screen_for(as_json=as_json, every=every) as screen:
         status = follow(agent, move, screen, abort_on_interrupt=abort_on_interrupt)

@@ -7,8 +7,9 @@ from typing import Any
 
 from limosa.cli.failure import three_lines
 from limosa.cli.table import pairs, table
-from limosa.errors import GuestLost, GuestPoweredOff, LimosaError, MoveAborted, from_wire
-from limosa.units import Side, format_rate, format_size
+from limosa.errors import LimosaError, MoveAborted, from_wire
+from limosa.history.words import place_of
+from limosa.units import format_rate, format_size
 from limosa.wire.findings import Finding, Severity, blocking
 from limosa.wire.moves import Measured, MoveState, MoveStatus, PlanShown, Prediction, Stage
 
@@ -17,10 +18,6 @@ _SEVERITIES = {
     Severity.WARNING: "worth knowing before",
     Severity.NOTE: "notes",
 }
-
-
-NOWHERE = frozenset({GuestPoweredOff.code, GuestLost.code})
-"""Errors that say for certain that nobody executes the guest."""
 
 
 def failure_of(status: MoveStatus) -> LimosaError | None:
@@ -33,22 +30,6 @@ def failure_of(status: MoveStatus) -> LimosaError | None:
     if status.state is MoveState.ABORTED:
         return MoveAborted(what, guest_runs=status.guest_runs, remedy=f"limosa migrate {status.guest} --to HOST")
     return LimosaError(what, guest_runs=status.guest_runs)
-
-
-def place_of(status: MoveStatus) -> str:
-    """Where the guest runs, with the host's name."""
-    if status.error is not None and status.error["code"] in NOWHERE:
-        return f"{status.guest} runs nowhere; its disks are on {status.source}, as it left them"
-    match status.guest_runs:
-        case Side.SOURCE:
-            return f"{status.guest} runs on {status.source}, the source, as before"
-        case Side.DESTINATION:
-            return f"{status.guest} runs on {status.destination}, the destination"
-        case _:
-            return (
-                f"it could not be confirmed whether {status.guest} runs on {status.source} or {status.destination}: "
-                "start it nowhere by hand"
-            )
 
 
 def report(status: MoveStatus) -> str:

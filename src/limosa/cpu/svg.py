@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from xml.sax.saxutils import escape, quoteattr
+
+from limosa.svg import rect, text, words_of
 
 FONT = 11
 """Size of labels, in pixels."""
@@ -43,18 +44,6 @@ class Cell:
     told: str
 
 
-def text(x: float, y: float, words: str, *, kind: str = "", more: str = "") -> str:
-    """A line of text at its baseline."""
-    named = f" class={quoteattr(kind)}" if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}"{named}{more}>{escape(words)}</text>'
-
-
-def rect(x: float, y: float, width: float, height: float, kind: str, told: str = "", more: str = "") -> str:
-    """A rectangle; `told` is what a pointer and a screen reader find."""
-    start = f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" class={quoteattr(kind)}{more}'
-    return f"{start}><title>{escape(told)}</title></rect>" if told else f"{start}/>"
-
-
 def page(width: float, height: float, title: str, described: str, parts: Iterable[str]) -> str:
     """The whole picture.
 
@@ -67,7 +56,7 @@ def page(width: float, height: float, title: str, described: str, parts: Iterabl
     """
     size = f'width="{width:.0f}" height="{height:.0f}" viewBox="0 0 {width:.0f} {height:.0f}"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="title description">'
-    described = f'<title id="title">{escape(title)}</title>\n<desc id="description">{escape(described)}</desc>'
+    described = f'<title id="title">{words_of(title)}</title>\n<desc id="description">{words_of(described)}</desc>'
     paper = rect(0, 0, width, height, "paper")
     headline = text(MARGIN, MARGIN + 12, title, kind="head")
     return "\n".join((head, described, f"<style>{_STYLE}</style>", paper, headline, *parts, "</svg>\n"))

@@ -8,7 +8,8 @@ from xml.sax.saxutils import escape
 
 from limosa.cpu.layers import Item, arrange
 from limosa.cpu.pools import Pool, Up
-from limosa.cpu.svg import LETTER, MARGIN, page, rect, text
+from limosa.cpu.svg import LETTER, MARGIN, page
+from limosa.svg import rect, text
 
 WIDE, HIGH, GAP, RISE, THREAD = 190.0, 46.0, 16.0, 60.0, 12.0
 """Pixels: a box, what lies between two, what lies between two layers, and the room of a line that passes a layer."""

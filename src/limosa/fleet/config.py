@@ -39,6 +39,12 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     retries: Annotated[int, msgspec.Meta(ge=0)] = 3
 
 
+class HistoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table `[history]`: for how long finished moves are kept."""
+
+    days: Annotated[float, msgspec.Meta(gt=0)] = 400.0
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keys of `controller.toml`."""
 
@@ -52,6 +58,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserve: Annotated[int, msgspec.Meta(ge=0)] = 1
     cooldown: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
     limits: LimitsConfig = LimitsConfig()
+    history: HistoryConfig = HistoryConfig()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +75,8 @@ class ControllerConfig:
     limits: Limits
     retries: int
     silence: Seconds
+    history_seconds: float
+    """For how long after its end a move is kept."""
 
 
 def load(directory: Path | None = None) -> ControllerConfig:
@@ -100,6 +109,7 @@ def load(directory: Path | None = None) -> ControllerConfig:
         limits=_limits(read),
         retries=read.limits.retries,
         silence=Seconds(5.0),
+        history_seconds=read.history.days * 86400,
     )
 
 

@@ -21,6 +21,7 @@ from limosa.fleet.chronicle import note, tell
 from limosa.fleet.config import ControllerConfig
 from limosa.fleet.db.engine import Database
 from limosa.fleet.follow import Follower
+from limosa.fleet.history import History
 from limosa.fleet.inventory import HostState, Inventory
 from limosa.fleet.lease import LEADER, SECONDS, Leases, of_controller
 from limosa.fleet.operations.advance import Wish
@@ -68,7 +69,8 @@ class Controller:
         self._leases = Leases(database, config.host)
         self._port = LivingPort(self.store, self.registry, peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
-        self._follower = Follower(hosts, peers, self.registry)
+        self.history = History(database, self.store, self.registry, peers, config.history_seconds)
+        self._follower = Follower(hosts, peers, self.registry, self.history)
         self._following: asyncio.Task[None] | None = None
         self._suspected: frozenset[str] = frozenset()
         self._told: frozenset[str] = frozenset()

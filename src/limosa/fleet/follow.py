@@ -8,8 +8,10 @@ import structlog
 from limosa.errors import LimosaError
 from limosa.fleet.agents import Known as KnownHosts
 from limosa.fleet.agents import Links
+from limosa.fleet.history import History
 from limosa.fleet.registry import Registry
 from limosa.units import HostName
+from limosa.wire.history import Mark
 from limosa.wire.reports import Known, Report, ReportAsk
 
 WAIT = 10.0
@@ -26,10 +28,11 @@ _log = structlog.get_logger()
 class Follower:
     """Follows every host that is known, also those that are added later. Only the leading controller does."""
 
-    def __init__(self, hosts: KnownHosts, peers: Links, registry: Registry) -> None:
+    def __init__(self, hosts: KnownHosts, peers: Links, registry: Registry, history: History) -> None:
         self._hosts = hosts
         self._peers = peers
         self._registry = registry
+        self._history = history
         self._signs: dict[str, float] = {}
 
     async def follow(self) -> None:
@@ -53,21 +56,23 @@ class Follower:
 
     async def _follow(self, host: HostName) -> None:
         known: Known | None = None
+        kept: Mark | None = None
         while True:
             try:
-                known = await self._ask(host, known)
+                known, kept = await self._ask(host, known, kept)
             except LimosaError as error:
                 _log.info("a host is silent", host=host, why=error.what)
                 await self._registry.silent(host, error.what)
                 await asyncio.sleep(AGAIN)
 
-    async def _ask(self, host: HostName, known: Known | None) -> Known:
+    async def _ask(self, host: HostName, known: Known | None, kept: Mark | None) -> tuple[Known, Mark | None]:
+        """The next report is taken in, and the finished moves that it announces."""
         link = await self._peers.link(host)
-        ask = ReportAsk(known=known, wait=WAIT)
+        ask = ReportAsk(known=known, kept=kept, wait=WAIT)
         report = await link.call("fleet.report", ask, Report, timeout=ANSWER_SECONDS)
         self._signs[host] = time.time()
-        if report.number == 0:
-            return Known(report.incarnation, 0)
-        if report.since == 0 or report.machine or report.guests or report.gone:
+        if report.kept is not None and report.kept != kept:
+            await self._history.catch_up(host)
+        if report.number and (report.since == 0 or report.machine or report.guests or report.gone):
             await self._registry.take(host, report, time.time())
-        return Known(report.incarnation, report.number)
+        return Known(report.incarnation, report.number), report.kept

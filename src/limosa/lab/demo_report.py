@@ -9,6 +9,7 @@ from html import escape
 
 from limosa.cli.table import pairs, table
 from limosa.lab.traces import Probe
+from limosa.migration.report import stage_spans as spans_of
 from limosa.units import format_rate, format_size
 from limosa.wire.moves import Measured, MoveStatus, Stage
 
@@ -103,19 +104,8 @@ def watched(address: str, probes: Iterable[Probe]) -> Watched:
 
 
 def stage_spans(status: MoveStatus) -> dict[Stage, tuple[float, float]]:
-    """When each stage began and ended, in seconds since the move began; only stages that were reached.
-
-    Steps count from the end of the checks, which decide what the steps are.
-    """
-    checks = status.measured.stage_seconds.get(Stage.CHECK, 0.0) if status.measured else 0.0
-    spans: dict[Stage, tuple[float, float]] = {Stage.CHECK: (0.0, checks)} if checks else {}
-    for step in status.steps:
-        if step.started is None or step.ended is None:
-            continue
-        began, ended = checks + step.started, checks + step.ended
-        first, last = spans.get(step.stage, (began, ended))
-        spans[step.stage] = (min(first, began), max(last, ended))
-    return spans
+    """When each stage began and ended, in seconds since the move began; only stages that were ended."""
+    return {span.stage: (span.started, span.ended) for span in spans_of(status) if span.ended is not None}
 
 
 def move_page(moved: Moved) -> str:

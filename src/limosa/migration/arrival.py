@@ -26,6 +26,7 @@ from limosa.errors import (
     StateDiskError,
 )
 from limosa.migration.credentials import write_key
+from limosa.migration.diary import Diary
 from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, StartAsk, Started, StepAsk, TakeAsk, Told
 from limosa.migration.qemus import Qemus
 from limosa.migration.store import Held, OpenMove, Owner, Store, identity_of, insist
@@ -69,6 +70,7 @@ class Arrival:
     store: Store
     qemus: Qemus
     ended: Callable[[MoveId], None]
+    diary: Diary
     side: Side = Side.DESTINATION
     committed: bool = False
     _twin: Twin | None = None
@@ -146,6 +148,7 @@ class Arrival:
                 self._started.set()
                 await self.qemus.finish(self._twin, ask.profile)
                 profile = await self.qemus.introspect(self._twin.monitor, self._twin.pid)
+                _log.info("twin started", pid=self._twin.pid, guest=self.ask.name)
                 self._said = Started(pid=self._twin.pid, profile=profile, argv=line)
             return self._said
 
@@ -458,6 +461,7 @@ class Arrival:
     def _put_away(self, ending: str) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
         self._closed = True
+        _log.info(f"arrival ended: {ending}", guest=self.ask.name)
         record = partial(self._record_end, ending)
         try:
             record()

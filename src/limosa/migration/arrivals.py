@@ -1,19 +1,25 @@
 """Every move that comes to this host: checks, promises, and the calls that sources make."""
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 
 from limosa.cargo.kind import HostFacts, Kind, Streams
 from limosa.cpu.facts import HostCpu
 from limosa.destination.binaries import Binary, choose
 from limosa.destination.launch import Twin
-from limosa.errors import Blocked, GuestLost, LaunchError, LimosaError, MoveFailed
+from limosa.errors import Blocked, GuestLost, LaunchError, LimosaError, MoveFailed, StateDiskError
 from limosa.guest.assemble import cpu_target
 from limosa.guest.profile import FoundGuest, Profile
+from limosa.migration.archive import Archive
 from limosa.migration.arrival import LOST, Arrival, Luggage
 from limosa.migration.credentials import CREDS
+from limosa.migration.diary import Diary
 from limosa.migration.ends import (
     KeyAsk,
     ListenAsk,
@@ -29,13 +35,19 @@ from limosa.migration.ends import (
 )
 from limosa.migration.fault_points import AFTER, reach
 from limosa.migration.qemus import Qemus
-from limosa.migration.store import Held, Store, identity_of
+from limosa.migration.store import Held, Store, identity_of, insist
 from limosa.units import HostName, MoveId, Side, format_size
 from limosa.wire.findings import Finding, Severity
+from limosa.wire.history import MoveLog
 from limosa.wire.rpc import Handler
+
+_log = structlog.get_logger()
 
 HEADROOM = 64 * 1024**2
 """Bytes that a QEMU process needs beside its guest's RAM."""
+
+
+Deed = Callable[[Any, HostName], Awaitable[Any]]
 
 
 class Arrivals:
@@ -46,6 +58,7 @@ class Arrivals:
         host: HostFacts,
         kinds: Mapping[str, Kind],
         store: Store,
+        archive: Archive,
         qemus: Qemus,
         *,
         qemu_binaries: Sequence[str],
@@ -55,15 +68,17 @@ class Arrivals:
         self._host = host
         self._at_rest = at_rest
         self._store = store
+        self._archive = archive
         self._qemus = qemus
         self._kinds = kinds
         self._binaries = qemu_binaries
         self._ports = ports
         self._open: dict[MoveId, Arrival] = {}
+        self._records: set[asyncio.Task[None]] = set()
 
     def handlers(self) -> dict[str, Handler]:
         """What sources may call, for the peer link."""
-        return {
+        calls: dict[str, Handler] = {
             "move.offer": (OfferAsk, self._offer),
             "move.reserve": (ReserveAsk, self._reserve),
             "move.key": (KeyAsk, self._on(Arrival.keep_key)),
@@ -79,6 +94,25 @@ class Arrivals:
             "move.attend": (MoveAsk, self._bare(Arrival.attend)),
             "move.close": (MoveAsk, self._close),
         }
+        return {name: (params, self._written_down(name, deed)) for name, (params, deed) in calls.items()}
+
+    def _written_down(self, call: str, deed: Deed) -> Deed:
+        """The same deed, what it logs kept with its move."""
+
+        async def answer(ask: Any, peer: HostName) -> Any:
+            arrival = self._open.get(ask.move)
+            with arrival.diary.open() if arrival else contextlib.nullcontext():
+                try:
+                    return await deed(ask, peer)
+                except LimosaError as trouble:
+                    _log.warning("a call of the source failed", call=call, why=trouble.what)
+                    raise
+
+        return answer
+
+    def log(self, move: MoveId) -> MoveLog | None:
+        """What was logged so far of a move that this host takes part in; None where it takes no part."""
+        return self._open[move].diary.log() if move in self._open else None
 
     @property
     def open(self) -> frozenset[MoveId]:
@@ -150,7 +184,9 @@ class Arrivals:
         arrival = self._arriving(Luggage(ask=ask, source=peer))
         arrival.open()
         self._open[ask.move] = arrival
-        arrival.open_alone()
+        with arrival.diary.open():
+            _log.info("a guest is to arrive", guest=ask.name, source=peer, memory=ask.memory, binary=ask.binary)
+            arrival.open_alone()
 
     def _refuse_older(self, ask: ReserveAsk) -> None:
         known = self._store.owner(identity_of(ask.uuid, ask.name))
@@ -177,10 +213,15 @@ class Arrivals:
             self._open[move.id] = arrival
             if self._taken(move.id) is not None:
                 arrival.go_on_with()
-            try:
-                await (arrival.go_on() if arrival.committed else arrival.clear())
-            except (LimosaError, OSError):
-                arrival.leave_alone()  # one that cannot be settled yet must not keep the agent from starting
+            with arrival.diary.open():
+                await self._settled(arrival)
+
+    async def _settled(self, arrival: Arrival) -> None:
+        _log.info("an arrival is taken up again", guest=arrival.ask.name, taken_over=arrival.committed)
+        try:
+            await (arrival.go_on() if arrival.committed else arrival.clear())
+        except (LimosaError, OSError):
+            arrival.leave_alone()  # one that cannot be settled yet must not keep the agent from starting
 
     async def _make(self, ask: StepAsk, peer: HostName) -> Told:
         if self._taken(ask.move) is not None and ask.move not in self._open:
@@ -224,7 +265,8 @@ class Arrivals:
         return self._store.ending(move, Side.DESTINATION) == LOST
 
     def _arriving(self, luggage: Luggage) -> Arrival:
-        return Arrival(self._host, luggage, self._kinds, self._store, self._qemus, self._forget)
+        diary = Diary(luggage.ask.move, self._host.name)
+        return Arrival(self._host, luggage, self._kinds, self._store, self._qemus, self._forget, diary)
 
     async def _unmake(self, ask: StepAsk, peer: HostName) -> None:
         if ask.move in self._open:
@@ -238,7 +280,14 @@ class Arrivals:
         return await self._arrival(ask.move, peer).close() if ask.move in self._open else Told()
 
     def _forget(self, move: MoveId) -> None:
-        self._open.pop(move, None)
+        if (arrival := self._open.pop(move, None)) is not None:
+            arrival.diary.close()
+            ask, log = arrival.ask, arrival.diary.log()
+            record = partial(self._archive.keep_log, move, ask.name, ask.uuid, log)
+            try:
+                record()
+            except StateDiskError:
+                self._records.add(asyncio.create_task(insist(record), name=f"log of {move}"))
         self._at_rest()
 
     def _arrival(self, move: MoveId, peer: HostName) -> Arrival:

@@ -68,6 +68,7 @@ class Journal:
         clock: seconds; passed in, so that tests need not wait.
         changed: called after each record.
         record: makes outcomes durable.
+        since: when the move began, on the clock; checks come before its steps. Default: now.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Journal:
         clock: Callable[[], float],
         changed: Callable[[], None],
         record: Record = _nothing,
+        since: float | None = None,
     ) -> None:
         self.entries = [Entry(step) for step in plan]
         self._clock = clock
@@ -83,6 +85,7 @@ class Journal:
         self._record = record
         self._unwritten: dict[int, str] = {}
         self.began = clock()
+        self._since = self.began if since is None else since
 
     def take_up(self, *, gave_up: bool) -> None:
         """Assume the worst of a move that another agent process began: everything may have happened.
@@ -186,8 +189,8 @@ class Journal:
             name=name_of(step),
             summary=summary_of(step),
             side=side_of(step),
-            started=None if entry.started is None else entry.started - self.began,
-            ended=None if entry.ended is None else entry.ended - self.began,
+            started=None if entry.started is None else entry.started - self._since,
+            ended=None if entry.ended is None else entry.ended - self._since,
             outcome=entry.outcome,
             facts=dict(entry.facts),
         )

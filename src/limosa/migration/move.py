@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import msgspec
+import structlog
 
 from limosa.cargo.kind import HostFacts, Kind
 from limosa.errors import (
@@ -20,23 +21,28 @@ from limosa.errors import (
     MoveFailed,
     StateDiskError,
 )
-from limosa.guest.profile import FoundGuest, Profile
+from limosa.guest.profile import FoundGuest
 from limosa.migration import verdicts
+from limosa.migration.archive import Archive
 from limosa.migration.carry_out import Deed, Undeed, carry_out, settle
 from limosa.migration.departure import Departure, Luggage
+from limosa.migration.diary import Diary, write_down
 from limosa.migration.ends import Destination, Settled
 from limosa.migration.fault_points import AFTER, BEFORE, reach
+from limosa.migration.hold import Hold
 from limosa.migration.journal import Journal, Outcome
 from limosa.migration.make import Ends, make, unmake
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.qemus import Qemus
-from limosa.migration.report import measure
+from limosa.migration.report import measure, pause_of, stage_spans
+from limosa.migration.samples import Samples
 from limosa.migration.steps import Reserve, Step, name_of, side_of, stage_of
 from limosa.migration.store import OpenMove, Store, insist
 from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate
 from limosa.migration.watch import Watch
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
+from limosa.wire.history import MoveRecord
 from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Prediction, Progress, Stage
 from limosa.wire.rpc import Caller
 
@@ -50,19 +56,7 @@ TRIES = 3
 
 Link = Callable[[HostName], Awaitable[Caller]]
 
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A guest that a move has in hand, for whoever asks about it meanwhile."""
-
-    move: MoveId
-    word: str
-    """`planning`, `moving`, `arriving`, `settling` or `in doubt`."""
-    monitor: Monitor | None
-    """The monitor that the move holds; shared, so ask little."""
-    profile: Profile | None
-    """As the move read it."""
-    doubt: LimosaError | None = None
+_log = structlog.get_logger()
 
 
 class Move:
@@ -77,6 +71,7 @@ class Move:
         store: Store,
         qemus: Qemus,
         *,
+        archive: Archive,
         cpus: int,
         rate: float | None = None,
     ) -> None:
@@ -85,6 +80,8 @@ class Move:
         self.guest = guest
         self.state = MoveState.PLANNING
         self.error: LimosaError | None = None
+        self.diary = Diary(move, host.name)
+        self._archive = archive
         self._host = host
         self._store = store
         self._qemus = qemus
@@ -95,11 +92,14 @@ class Move:
         self._departure: Departure | None = None
         self._assessment: Assessment | None = None
         self._progress: dict[str, Progress] = {}
+        self._samples = Samples()
         self._measured: Measured | None = None
         self._prediction: Prediction | None = None
         self._warnings: tuple[str, ...] = ()
         self._changed = asyncio.Event()
+        self._number = 0
         self._began = asyncio.get_running_loop().time()
+        self._began_at = time.time()
         self._took: float | None = None
         self._expired = False
         self._records: set[asyncio.Task[None]] = set()
@@ -145,8 +145,12 @@ class Move:
         self._go(self._run(link, kinds), at_rest)
 
     def _go(self, deed: Coroutine[Any, Any, None], at_rest: Callable[[], None]) -> None:
-        self._task = asyncio.create_task(deed, name=f"move-{self.id}")
+        self._task = asyncio.create_task(self._written_down(deed), name=f"move-{self.id}")
         self._task.add_done_callback(lambda _: at_rest())
+
+    async def _written_down(self, deed: Coroutine[Any, Any, None]) -> None:
+        with self.diary.open():
+            await deed
 
     async def abort(self) -> None:
         """Ask for the end of the move and wait for its roll-back.
@@ -219,7 +223,27 @@ class Move:
             error=self.error.to_wire() if self.error else None,
             undone=tuple(name_of(e.step) for e in journal.entries if e.outcome is Outcome.UNDONE) if journal else (),
             warnings=self._warnings,
+            began=self._began_at,
+            operation=self.request.operation,
         )
+
+    def record(self) -> MoveRecord:
+        """The move over its time, as far as it is."""
+        status = self.status()
+        return MoveRecord(
+            began=self._began_at,
+            ended=self._began_at + status.elapsed if status.state.over else None,
+            status=status,
+            stages=stage_spans(status),
+            pause=pause_of(status),
+            series=self._samples.series(),
+            number=self._number,
+        )
+
+    async def changed(self, seen: int) -> None:
+        """Return when the record is another one than that of this number, or is the last."""
+        while self._number == seen and not self.state.over:
+            await self._changed.wait()
 
     async def watch(self) -> AsyncIterator[MoveStatus]:
         """Status now, and again whenever something changed, up to and including the final one."""
@@ -231,7 +255,7 @@ class Move:
                 return
             await changed.wait()
 
-    def hold(self) -> "Hold":
+    def hold(self) -> Hold:
         """How this move has its guest in hand."""
         departure = self._departure
         words = {
@@ -251,6 +275,8 @@ class Move:
     def take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind], at_rest: Callable[[], None]) -> None:
         """Go on with a move that this agent had open when it stopped; `at_rest` as in `start`."""
         self.state = MoveState.SETTLING
+        before = max(0.0, self._began_at - record.opened)
+        self._began, self._began_at = self._began - before, self._began_at - before
         self._go(self._take_up(record, link, kinds), at_rest)
 
     def require_doubt(self) -> None:
@@ -273,6 +299,7 @@ class Move:
 
     async def _run(self, link: Link, kinds: Mapping[str, Kind]) -> None:
         timer = asyncio.get_running_loop().call_later(self.request.timeout or _FOREVER, self._expire)
+        _log.info("move begins", guest=self.guest.name, to=self.request.to, operation=self.request.operation or None)
         try:
             async with self._prepared(link, kinds) as (assessment, ends):
                 assessment.require_possible(self.request)
@@ -313,10 +340,13 @@ class Move:
                 outcomes={},
             )
         )
-        self._journal = Journal(assessment.steps, self._clock, self._notify, self._record)
+        self._journal = Journal(assessment.steps, self._clock, self._notify, self._record, self._began)
         return self._journal
 
     def _record(self, outcomes: dict[int, str]) -> None:
+        """Make outcomes of steps durable, and tell of them; neither is ever asked for while the guest is paused."""
+        if self._journal is not None:
+            write_down(self._journal, outcomes)
         try:
             self._store.outcome(self.id, outcomes)
         except StateDiskError as trouble:
@@ -452,13 +482,15 @@ class Move:
     def _doubt(self, why: str) -> None:
         self.state = MoveState.IN_DOUBT
         self.error = verdicts.in_doubt(self.guest.name, self._host.name, self.request.to, why)
+        _log.warning("move in doubt", guest=self.guest.name, why=why)
         self._notify()
 
     async def _take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
+        _log.info("move is taken up again", guest=self.guest.name, to=self.request.to)
         luggage = msgspec.json.decode(record.baggage, type=Luggage)
         departure = self._departing(luggage, await self._found_again())
         ends = Ends(departure, Destination(self._line(link), self.id), kinds)
-        journal = self._journal = Journal(luggage.steps, self._clock, self._notify, self._record)
+        journal = self._journal = Journal(luggage.steps, self._clock, self._notify, self._record, self._began)
         journal.take_up(gave_up=departure.gave_up)
         try:
             if departure.gave_up:
@@ -572,16 +604,28 @@ class Move:
 
     def _told(self, progress: Progress) -> None:
         self._progress[progress.item] = progress
+        self._samples.add(self._clock() - self._began, progress)
         self._notify()
 
     def _notify(self) -> None:
+        self._number += 1
+        self._wake()
+
+    def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
     def _end(self, state: MoveState, error: LimosaError | None) -> None:
         self.state, self.error = state, error
         self._took = self._clock() - self._began
-        self._notify()
+        self._number += 1
+        with self.diary.open():  # also where the move had not even begun
+            say = _log.info if error is None else _log.warning
+            say(f"move {state}", guest=self.guest.name, why=error.what if error else None)
+            self.diary.close()
+        record, log = self.record(), self.diary.log()
+        self._record_at_last(lambda: self._archive.keep(record, log))
+        self._wake()
 
     def _expire(self) -> None:
         if self._task is not None and not self.committed:

@@ -14,15 +14,18 @@ from limosa.errors import Blocked, NotFound, StateDiskError, UsageError
 from limosa.guest.attach import attach, pick
 from limosa.guest.introspect import introspect
 from limosa.guest.profile import FoundGuest, Profile
+from limosa.migration.archive import DEFAULT_RETENTION, Archive, Retention
 from limosa.migration.arrival import ARRIVED
 from limosa.migration.arrivals import Arrivals
 from limosa.migration.departure import Luggage
-from limosa.migration.move import Hold, Link, Move
+from limosa.migration.hold import Hold
+from limosa.migration.move import Link, Move
 from limosa.migration.qemus import Qemus
 from limosa.migration.store import OpenMove, Store, identity_of, insist
 from limosa.migration.survey import obstacles
 from limosa.units import MoveId, Side
 from limosa.wire.findings import Finding
+from limosa.wire.history import MoveLog, MoveRecord
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown
 from limosa.wire.rpc import Handler
 
@@ -46,6 +49,7 @@ class Moves:
         cargo: kinds of cargo by name; every installed one when None.
         store: the journal; the file in the host's state directory when None.
         qemus: the QEMUs of this host.
+        retention: how many finished moves the journal keeps, and for how long.
     """
 
     def __init__(
@@ -58,16 +62,19 @@ class Moves:
         cargo: Mapping[str, Kind] | None = None,
         store: Store | None = None,
         qemus: Qemus | None = None,
+        retention: Retention = DEFAULT_RETENTION,
     ) -> None:
         self._host = host
         self._link = link
         self._kinds = kinds() if cargo is None else cargo
         self._store = store or Store(Path(host.state_dir) / "journal.db", Path(host.run_dir))
         self._qemus = qemus or Qemus()
+        self.archive = Archive(self._store, retention)
         self._arrivals = Arrivals(
             host,
             self._kinds,
             self._store,
+            self.archive,
             self._qemus,
             qemu_binaries=qemu_binaries,
             ports=ports,
@@ -116,6 +123,7 @@ class Moves:
             self._host,
             self._store,
             self._qemus,
+            archive=self.archive,
             cpus=os.cpu_count() or 1,
         )
         move.take_up(record, self._link, self._kinds, self._tell_at_rest)
@@ -192,7 +200,27 @@ class Moves:
         Raises:
             NotFound: no such move.
         """
-        return self._find(move).status()
+        found = self._known(move)
+        return found.status() if found else self.archive.record(move).status
+
+    def record(self, move: str) -> MoveRecord:
+        """A move over its time, in flight or kept. Raises NotFound."""
+        found = self._known(move)
+        return found.record() if found else self.archive.record(move)
+
+    async def record_after(self, move: str, seen: int) -> MoveRecord:
+        """The same, once it is another one than that of number `seen`, or the last. Raises NotFound."""
+        if (found := self._known(move)) is not None:
+            await found.changed(seen)
+        return self.record(move)
+
+    def log(self, move: str) -> MoveLog:
+        """What this host logged of a move that left it, or came to it. Raises NotFound."""
+        found = self._moves.get(MoveId(move))
+        told = found.diary.log() if found else self._arrivals.log(MoveId(move)) or self.archive.log(move)
+        if told is None:
+            raise NotFound(f"nothing is kept here of the log of move {move}", remedy="see this host's own log")
+        return told
 
     def all(self) -> tuple[MoveStatus, ...]:
         """Every move that is remembered, oldest first."""
@@ -314,6 +342,7 @@ class Moves:
             self._host,
             self._store,
             self._qemus,
+            archive=self.archive,
             cpus=os.cpu_count() or 1,
             rate=self._rate_to(request.to),
         )
@@ -345,12 +374,14 @@ class Moves:
                 remedy=f"limosa watch {other.id}, or limosa abort {other.id}",
             )
 
-    def _find(self, move: str) -> Move:
+    def _known(self, move: str) -> Move | None:
         if (found := self._moves.get(MoveId(move))) is not None:
             return found
-        for candidate in reversed(self._moves.values()):
-            if candidate.guest.name == move:
-                return candidate
+        return next((each for each in reversed(self._moves.values()) if each.guest.name == move), None)
+
+    def _find(self, move: str) -> Move:
+        if (found := self._known(move)) is not None:
+            return found
         raise NotFound(f"there is no move {move} here", remedy="`limosa watch` lists the moves of this host")
 
     def _forget_old(self) -> None:

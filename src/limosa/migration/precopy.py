@@ -178,6 +178,7 @@ class Precopier:
                 item="ram",
                 done=int(ram["total"] - now.remaining),
                 total=int(ram["total"]),
+                sent=now.transferred,
                 rate=now.throughput,
                 passes=now.passes,
                 dirty_rate=now.dirty_rate,

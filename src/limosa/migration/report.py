@@ -1,11 +1,12 @@
-"""What a finished move measured. Pure."""
+"""What a move measured, and when its stages and the parts of its pause were. Pure."""
 
 from collections.abc import Iterable
 
 from limosa.migration.departure import Departure
 from limosa.migration.journal import Entry, Journal, Outcome
 from limosa.migration.steps import ResumeThere, stage_of
-from limosa.wire.moves import Measured, Stage
+from limosa.wire.history import Pause, PausePart, StageSpan
+from limosa.wire.moves import Measured, MoveStatus, Stage, StepShown
 
 
 def measure(journal: Journal, source: Departure, *, checks: float) -> Measured:
@@ -51,3 +52,52 @@ def _blackout(entries: Iterable[Entry]) -> float | None:
             told = entry.facts.get("blackout_ms")
             return None if told is None else float(told)
     return None
+
+
+def stage_spans(status: MoveStatus) -> tuple[StageSpan, ...]:
+    """When each stage was under way, in their order; only stages that were reached.
+
+    The checks decide what the steps are: they are what comes before the first of them.
+    """
+    begun = [step for step in status.steps if step.started is not None]
+    if not begun:
+        return (StageSpan(stage=Stage.CHECK, started=0.0, ended=status.elapsed if status.state.over else None),)
+    first = min(step.started for step in begun if step.started is not None)
+    spans = [StageSpan(stage=Stage.CHECK, started=0.0, ended=first)] if first > 0 else []
+    for stage in Stage:
+        if own := [step for step in begun if step.stage is stage]:
+            ends = [step.ended for step in own]
+            spans.append(
+                StageSpan(
+                    stage=stage,
+                    started=min(step.started for step in own if step.started is not None),
+                    ended=None if None in ends else max(end for end in ends if end is not None),
+                )
+            )
+    return tuple(spans)
+
+
+def pause_of(status: MoveStatus) -> Pause | None:
+    """What the pause went to: each step, as far as it lies in it; None where the guest was not paused for the move."""
+    last = next((step for step in status.steps if "blackout_ms" in step.facts), None)
+    if last is None or last.ended is None:
+        return None
+    blackout = float(last.facts["blackout_ms"])
+    began = last.ended - blackout / 1000
+    parts = [part for step in status.steps if (part := _within(step, began, last.ended)) is not None]
+    return Pause(started=began, blackout_ms=blackout, parts=tuple(parts))
+
+
+def _within(step: StepShown, began: float, ended: float) -> PausePart | None:
+    if step.started is None or step.ended is None:
+        return None
+    start, end = max(step.started, began), min(step.ended, ended)
+    if end <= start:
+        return None
+    return PausePart(
+        name=step.name,
+        summary=step.summary,
+        side=step.side,
+        started_ms=1000 * (start - began),
+        ended_ms=1000 * (end - began),
+    )

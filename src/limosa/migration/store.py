@@ -50,6 +50,15 @@ SCHEMA = (
     INSERT INTO taken SELECT move, epoch, at FROM owners JOIN moves ON moves.id = owners.move
         WHERE owners.state = 'here' AND moves.side = 'destination';
     """,
+    # The archive has a name of its own, so that whoever knows it up to a number notices when it was begun anew.
+    """
+    CREATE TABLE kept (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, move TEXT NOT NULL, side TEXT NOT NULL, ended REAL NOT NULL,
+        guest TEXT NOT NULL, uuid TEXT NOT NULL, past BLOB, record BLOB, log BLOB NOT NULL, UNIQUE (move, side)
+    );
+    CREATE TABLE archive (name TEXT NOT NULL);
+    INSERT INTO archive VALUES (lower(hex(randomblob(8))));
+    """,
 )
 """One script for each version of the file; a version that was released is never changed."""
 
@@ -97,6 +106,8 @@ class OpenMove(msgspec.Struct, frozen=True, kw_only=True):
     baggage: bytes
     outcomes: dict[int, str]
     """Number of a step -> its last recorded outcome."""
+    opened: float = 0.0
+    """Seconds since 1970."""
 
 
 class Noted(msgspec.Struct, frozen=True, kw_only=True):
@@ -198,7 +209,7 @@ class Store:
     def open_moves(self) -> tuple[OpenMove, ...]:
         """Moves that have not been closed, oldest first."""
         rows = self._db.execute(
-            "SELECT id, side, guest, identity, peer, baggage FROM moves WHERE closed IS NULL ORDER BY opened"
+            "SELECT id, side, guest, identity, peer, baggage, opened FROM moves WHERE closed IS NULL ORDER BY opened"
         ).fetchall()
         return tuple(
             OpenMove(
@@ -209,6 +220,7 @@ class Store:
                 peer=HostName(row[4]),
                 baggage=row[5],
                 outcomes=self._outcomes(row[0]),
+                opened=row[6],
             )
             for row in rows
         )
@@ -322,6 +334,18 @@ class Store:
         """Objects that were noted and not struck out."""
         rows = self._db.execute("SELECT move, kind, name FROM ledger WHERE struck IS NULL ORDER BY noted")
         return tuple(Noted(move=MoveId(row[0]), kind=row[1], name=row[2]) for row in rows)
+
+    # -- for parts of the journal that have a file of their own -------------------------------------------------
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """One durable write."""
+        with self._writing():
+            yield self._db
+
+    def rows(self, query: str, values: tuple[str | int | float, ...]) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+        return self._db.execute(query, values).fetchall()
 
     # -- the file itself --------------------------------------------------------------------------------------
 

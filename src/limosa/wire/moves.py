@@ -48,6 +48,8 @@ class MoveRequest(msgspec.Struct, frozen=True, kw_only=True):
     insecure_plaintext: bool = False
     channels: int | None = None
     """multifd channels; None lets limosa choose, 0 turns multifd off."""
+    operation: str = ""
+    """The controller's operation that it is part of; empty for a move that was asked for at an agent."""
 
 
 class MoveState(StrEnum):
@@ -78,6 +80,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """`ram`, or a disk's name."""
     done: int
     total: int
+    sent: int | None = None
+    """Bytes that went over the link, those sent again included; None where it is the same as `done`."""
     rate: float = 0.0
     passes: int = 0
     """RAM: iterations over dirty pages so far (`dirty-sync-count`)."""
@@ -166,3 +170,7 @@ class MoveStatus(msgspec.Struct, frozen=True, kw_only=True):
     """An error as `LimosaError.to_wire` gives it."""
     undone: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    began: float = 0.0
+    """Seconds since 1970."""
+    operation: str = ""
+    """The controller's operation that it is part of."""

@@ -10,6 +10,7 @@ import msgspec
 
 from limosa.cpu.facts import GuestCpu, HostCpu
 from limosa.wire.guests import GuestShown
+from limosa.wire.history import Mark
 from limosa.wire.moves import MoveRequest, MoveStatus
 
 
@@ -26,6 +27,8 @@ class ReportAsk(msgspec.Struct, frozen=True, kw_only=True):
 
     known: Known | None = None
     """None asks for everything."""
+    kept: Mark | None = None
+    """The latest finished move that the caller has heard of; a later one is news."""
     wait: float = 10.0
     """How long to wait for news; an empty report after that is a sign of life."""
 
@@ -85,6 +88,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     guests: tuple[GuestReport, ...]
     gone: tuple[str, ...]
     """Keys of guests that are no longer here."""
+    kept: Mark | None = None
+    """The latest finished move in this agent's archive, as `fleet.history` numbers them."""
 
 
 class Hand(NamedTuple):
@@ -116,6 +121,6 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     move: str
     """Its id, which follows from operation and deed."""
     status: MoveStatus | None
-    """None where this agent was restarted since."""
+    """None where this agent keeps no record of it: it was restarted in the middle, or it is long ago."""
     ending: str = ""
     """What its journal says then; empty: it was never recorded, so nothing came of it."""

@@ -142,9 +142,28 @@ async def test_a_drain_moves_a_running_guest_and_leaves_its_host_empty(
     status, planned = await fleet.ask("POST", "/v1/plans", {"kind": "drain", "hosts": ["a"]})
     assert status == 200, planned
     assert [(item["name"], item["destination"]) for item in planned["items"]] == [("web1", "b")]
-    done = await fleet.until(await begin(fleet, "drain"), over)
+    drain = await begin(fleet, "drain")
+    begun = await fleet.until(drain, lambda told: told["items"][0]["move"] != "")
+    move = f"/v1/moves/{begun['items'][0]['move']}"
+    status, flying = await fleet.ask("GET", move)
+    assert (status, flying["status"]["operation"]) == (200, begun["id"]), flying
+    done = await fleet.until(drain, over)
     assert (await fleet.ask("GET", "/v1/hosts/a"))[1]["state"] == "drained", done
     await whole(fleet.lab.host("b"), web)
+    await remembered(fleet, move, begun["id"])
+
+
+async def remembered(fleet: Fleet, move: str, operation: str) -> None:
+    """The controller keeps a finished move, and knows what both hosts logged of it."""
+    history = await fleet.until(f"/v1/history?operation={operation}", lambda told: told.get("items"))
+    assert [f"/v1/moves/{past['id']}" for past in history["items"]] == [move]
+    final = await fleet.until(move, lambda told: told["ended"] is not None)
+    assert (final["status"]["state"], final["pause"] is not None) == ("completed", True)
+    assert {"ram", "disk-data"} <= {series["item"] for series in final["series"]}
+    log = (await fleet.ask("GET", f"{move}/log"))[1]
+    assert log["silent"] == {}
+    assert {line["host"] for line in log["lines"]} == {"a", "b"}
+    assert [line["at"] for line in log["lines"]] == sorted(line["at"] for line in log["lines"])
 
 
 async def test_restore_brings_the_guest_home(fleet: Fleet, web: tuple[GuestSpec, Status]) -> None:

@@ -1,13 +1,17 @@
-"""The thinnest whole move: one guest, one local disk, one NIC, from a to b and back."""
+"""The thinnest whole move: one guest, one local disk, one NIC, from a to b and back; and what is kept of it."""
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import pytest
 
-from limosa.lab.commands import migrate
+from limosa.history.documents import MoveDocument
+from limosa.lab.commands import limosa, migrate
 from limosa.lab.guestctl import GuestControl, GuestOptions
 from limosa.lab.guests import GuestSpec, blockdev, control
+from limosa.lab.hosts import Host
 from limosa.lab.lab import Lab
+from limosa.lab.provision import SOCKET, start_agent
 from limosa.lab.records import verify_image
 from limosa.units import Side
 from limosa.wire.moves import MoveState
@@ -26,6 +30,7 @@ async def test_a_guest_goes_there_and_back_and_notices_nothing(lab: Lab, guest: 
     )
     before = await agent.status()
     await agent.close()
+    kept: list[MoveDocument] = []
     for source, destination in ((a, b), (b, a)):
         await destination.run(["rm", "-f", "/srv/data.raw"])
         answer = await migrate(source, "web1", destination)
@@ -42,5 +47,48 @@ async def test_a_guest_goes_there_and_back_and_notices_nothing(lab: Lab, guest: 
         assert not now.oopsed
         assert now.disk("data").errors == 0
         before = now
+        kept.append(await told(source, report.id))
+        assert kept[-1].record.status == report
+    await restarted(a)
+    for document, source in zip(kept, (a, b), strict=True):
+        assert whole(document)
+        assert await told(source, document.record.status.id) == document
     verdict = verify_image(a.path("/srv/data.raw"), "raw", before.disk("data").acknowledged)
     assert verdict.intact, verdict
+
+
+async def told(host: Host, move: str) -> MoveDocument:
+    """What the agent of a move's source keeps of it."""
+    answer = await limosa(host, "report", move, "--json")
+    assert answer.status == 0, answer.err
+    return msgspec.json.decode(answer.out, type=MoveDocument)
+
+
+async def restarted(host: Host) -> None:
+    """The agent dies, and another one starts."""
+    assert host.agent is not None
+    host.agent.kill()
+    await host.agent.wait(20)
+    host.path(SOCKET).unlink(missing_ok=True)
+    await start_agent(host)
+
+
+def whole(document: MoveDocument) -> bool:
+    """Whether a finished move's record has all that a time axis needs, and adds up."""
+    record, measured = document.record, document.record.status.measured
+    assert measured is not None
+    assert sum(measured.stage_seconds.values()) == pytest.approx(measured.total_seconds, rel=0.1, abs=0.3)
+    assert record.stages[0].started == 0
+    assert record.stages[-1].ended == pytest.approx(measured.total_seconds, abs=0.05)
+    assert record.pause is not None
+    assert record.pause.blackout_ms == measured.blackout_ms
+    parts = sum(part.ended_ms - part.started_ms for part in record.pause.parts)
+    assert parts == pytest.approx(record.pause.blackout_ms, rel=0.2, abs=5)
+    series = {each.item: each for each in record.series}
+    assert {"ram", "disk-data"} <= series.keys(), series.keys()
+    for each in record.series:
+        assert 0 <= each.at[0] <= each.at[-1] <= measured.total_seconds
+        assert each.done[-1] <= each.total
+    assert series["ram"].sent[-1] <= measured.ram_bytes
+    assert {line.event for line in document.log.lines} >= {"move begins", "step made", "move completed"}
+    return True

@@ -110,3 +110,29 @@ answers = sa.Table(
     sa.Column("operation", sa.String(64), nullable=False),
     sa.Column("at", sa.Float, nullable=False),
 )
+
+moves = sa.Table(
+    "moves",
+    metadata,
+    sa.Column("id", sa.String(64), primary_key=True),
+    sa.Column("source", sa.String(253), primary_key=True),
+    sa.Column("destination", sa.String(253), nullable=False),
+    sa.Column("guest", sa.Text, nullable=False),
+    sa.Column("uuid", sa.String(64), nullable=False),
+    sa.Column("began", sa.Float, nullable=False),
+    sa.Column("ended", sa.Float, nullable=False, index=True),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("operation", sa.String(64), nullable=False, index=True),
+    sa.Column("past", sa.Text, nullable=False),
+    sa.Column("record", sa.Text, nullable=False),
+)
+"""Finished moves, as their sources told of them: in a line (`past`), and whole (`record`)."""
+
+archives = sa.Table(
+    "archives",
+    metadata,
+    sa.Column("host", sa.String(253), primary_key=True),
+    sa.Column("name", sa.String(64), nullable=False),
+    sa.Column("number", sa.Integer, nullable=False),
+)
+"""How far each agent's archive of finished moves is known."""

@@ -26,6 +26,7 @@ from limosa.wire.fleet import Role
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 NAME = HostName("simulated")
 RETRIES = 3
+HISTORY = 90 * 86400.0
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +57,7 @@ async def simulated(
         limits=inventory.limits,
         retries=RETRIES,
         silence=Seconds(5.0),
+        history_seconds=HISTORY,
     )
     async with Database.opened(config.database) as database:
         await store(database, inventory)
