@@ -43,6 +43,7 @@ PLACES = (
     Place("Hosts", "/hosts", "h"),
     Place("Guests", "/guests", "g"),
     Place("Operations", "/operations", "o"),
+    Place("History", "/history", "y"),
     Place("CPU", "/cpu", "c"),
     Place("Audit", "/audit", "a"),
     Place("Doctor", "/doctor", "d"),

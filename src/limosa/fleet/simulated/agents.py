@@ -22,8 +22,10 @@ from limosa.agent.orders import move_of
 from limosa.errors import Blocked, Fenced, NotFound, PeerError
 from limosa.fleet.inventory import Guest, Host, Inventory
 from limosa.fleet.simulated.moves import SimulatedMove, state_of, status
+from limosa.fleet.simulated.records import log, record
 from limosa.units import HostName
 from limosa.wire.guests import GuestShown
+from limosa.wire.history import HistoryAsk, HistoryTold, Mark, MoveLog, MoveRecord, RecordAsk
 from limosa.wire.moves import MoveState
 from limosa.wire.reports import Deed, GuestReport, Hand, MachineReport, Order, Outcome, Report, ReportAsk
 
@@ -71,6 +73,8 @@ class SimulatedAgents:
         self._flying: dict[str, str] = {}
         """For each guest in a move the move's id."""
         self._ends: dict[str, asyncio.TimerHandle] = {}
+        self._kept: dict[HostName, list[MoveRecord]] = defaultdict(list)
+        """For each host the moves from it that are over, oldest first."""
         self._obeyed: dict[tuple[HostName, str], int] = {}
         self._silent = frozenset(silent)
 
@@ -126,7 +130,7 @@ class SimulatedAgents:
         if asked.known is None or asked.known.incarnation != INCARNATION:
             return self._everything(host)
         since = asked.known.number
-        if not self._after(host, since):
+        if not self._after(host, since) and asked.kept == self._mark(host):
             self._news[host].clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._news[host].wait(), asked.wait)
@@ -139,6 +143,7 @@ class SimulatedAgents:
             machine=None,
             guests=tuple(self._guest(host, guest) for guest in here),
             gone=tuple(guest for guest in told if guest not in self._there[host]),
+            kept=self._mark(host),
         )
 
     def _after(self, host: HostName, number: int) -> dict[str, int]:
@@ -153,7 +158,11 @@ class SimulatedAgents:
             machine=_machine(self._hosts[host], self._there[host].values()),
             guests=guests,
             gone=(),
+            kept=self._mark(host),
         )
+
+    def _mark(self, host: HostName) -> Mark:
+        return Mark(INCARNATION, len(self._kept[host]))
 
     def _guest(self, host: HostName, guest: Guest) -> GuestReport:
         move = self._moves[self._flying[guest.uuid]] if guest.uuid in self._flying else None
@@ -203,6 +212,7 @@ class SimulatedAgents:
             guest=guest,
             destination=destination,
             began=time.time(),
+            operation=order.hand.operation,
             rate=self._hurry * min(order.request.bandwidth or float("inf"), self._rate(host, destination)),
             fails=self._dice.random() < self._trouble,
         )
@@ -228,6 +238,7 @@ class SimulatedAgents:
             arrived = msgspec.structs.replace(now, host=destination, epoch=now.epoch + 1)
             self._there[destination][move.guest.uuid] = arrived
         self._there[gone].pop(move.guest.uuid, None)
+        self._kept[source].append(record(move, move.ends))
         self._tell(source, move.guest.uuid)
         self._tell(destination, move.guest.uuid)
 
@@ -250,6 +261,25 @@ class SimulatedAgents:
         move = self._moves.get(name)
         return Outcome(move=name, status=None if move is None else status(move, time.time()))
 
+    async def history(self, host: HostName, asked: HistoryAsk) -> HistoryTold:
+        """Finished moves after a mark."""
+        behind = asked.after.number if asked.after.archive == INCARNATION else 0
+        return HistoryTold(mark=self._mark(host), records=tuple(self._kept[host][behind:]))
+
+    async def move(self, host: HostName, asked: RecordAsk) -> MoveRecord:
+        """One move of this host, as it stands. Raises NotFound."""
+        found = self._moves.get(asked.move)
+        if found is None or found.guest.host != host:
+            raise NotFound(f"{host} knows no move {asked.move}")
+        return record(found, time.time())
+
+    async def log(self, host: HostName, asked: RecordAsk) -> MoveLog:
+        """What this host logged of a move. Raises NotFound."""
+        found = self._moves.get(asked.move)
+        if found is None or host not in {found.guest.host, found.destination}:
+            raise NotFound(f"{host} knows no move {asked.move}")
+        return log(found, host, time.time())
+
     def _obey(self, hand: Hand, host: HostName) -> None:
         if hand.epoch < self._obeyed.get((host, hand.operation), -1):
             raise Fenced(f"{host} obeys another controller in {hand.operation}")
@@ -266,6 +296,9 @@ class SimulatedLink:
             "fleet.start": agents.start,
             "fleet.status": agents.outcome,
             "fleet.abort": agents.abort,
+            "fleet.history": agents.history,
+            "fleet.move": agents.move,
+            "fleet.log": agents.log,
         }
 
     async def call(

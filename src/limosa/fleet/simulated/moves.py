@@ -33,6 +33,7 @@ class SimulatedMove(msgspec.Struct, frozen=True, kw_only=True):
     guest: Guest
     destination: str
     began: float
+    operation: str
     rate: float
     """That RAM and disks are copied at."""
     fails: bool
@@ -89,6 +90,7 @@ def status(move: SimulatedMove, now: float) -> MoveStatus:
         stage=stage,
         guest_runs=runs if not (move.fails or move.aborted) else Side.SOURCE,
         elapsed=elapsed,
+        began=move.began,
         steps=steps,
         progress=tuple(_progress(move, elapsed)),
         prediction=Prediction(
@@ -100,6 +102,7 @@ def status(move: SimulatedMove, now: float) -> MoveStatus:
         ),
         measured=_measured(move, elapsed) if state is MoveState.COMPLETED else None,
         error=_error(move, state),
+        operation=move.operation,
         undone=("twin ended", "room given back") if state in {MoveState.FAILED, MoveState.ABORTED} else (),
     )
 

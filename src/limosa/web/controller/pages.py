@@ -1,9 +1,9 @@
 """Pages: for each what it shows, at its address, and as a stream of what changes on it while somebody looks."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
@@ -19,6 +19,8 @@ from limosa.web.parts import NOTHING, Parts, news, taken_apart
 from limosa.web.render import HEADERS, content, whole
 from limosa.wire.fleet import Role
 
+T = TypeVar("T")
+
 LOOK_EVERY = 1.0
 """Seconds between two looks at what somebody looks at: all changes in between are sent as one."""
 SIGN_EVERY = 10
@@ -32,6 +34,8 @@ class Shown(NamedTuple):
 
     title: str
     view: object
+    moving: bool = False
+    """Whether it changes by itself, without a word of that in the database."""
     onward: str = ""
     """Where to go instead; empty to stay."""
 
@@ -92,15 +96,15 @@ async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventM
     A page begins with what it showed at first, and after a lost connection with what it was told last: where that is
     how things are, nothing is sent.
     """
-    known, stamp, since = NOTHING, None, 0
+    known, stamp, since, moving = NOTHING, None, 0, False
     told = visited.request.headers.get("last-event-id", "") or visited.query.get("seen", "")
     while True:
-        now = await visited.site.looks.stamp()
-        if now != stamp or since % COUNT_ON == 0:
+        now = await _unbroken(visited.site.looks.stamp())
+        if now != stamp or moving or since % COUNT_ON == 0:
             stamp = now
-            if await visited.controller.sessions.find(visited.word) is None:
+            if await _unbroken(visited.controller.sessions.find(visited.word)) is None:
                 return
-            after = await _region(visited, spec)
+            after, moving = await _unbroken(_region(visited, spec))
             if after.digest != told:
                 yield ServerSentEventMessage(data=news(known, after), id=after.digest)
             known, told = after, after.digest
@@ -110,12 +114,24 @@ async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventM
             yield ServerSentEventMessage(data=None, comment="alive")
 
 
-async def _region(visited: Visit, spec: Page) -> Parts:
+_AT_WORK: set[asyncio.Future[Any]] = set()
+
+
+async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Work that goes on when somebody stops looking: a query that is cut off takes its connection with it."""
+    task = asyncio.ensure_future(work)
+    _AT_WORK.add(task)
+    task.add_done_callback(_AT_WORK.discard)
+    return await asyncio.shield(task)
+
+
+async def _region(visited: Visit, spec: Page) -> tuple[Parts, bool]:
+    """What the page shows now, and whether it changes by itself."""
     where = visited.request.url.path.removeprefix("/live") or "/"
     try:
         shown = await spec.view(visited)
     except LimosaError as error:
         around = frame(visited.site, visited.request, "", visited.visitor, where=where)
-        return taken_apart(content("failure.html", around, failure(error, status_of(error))))
+        return taken_apart(content("failure.html", around, failure(error, status_of(error)))), False
     around = frame(visited.site, visited.request, shown.title, visited.visitor, where=where, live=True)
-    return taken_apart(content(spec.template, around, shown.view))
+    return taken_apart(content(spec.template, around, shown.view)), shown.moving

@@ -1,5 +1,6 @@
 """What each page shows: the controller asked as the API asks it, and the answer made ready by a view."""
 
+import asyncio
 import time
 from collections.abc import Mapping
 
@@ -8,10 +9,25 @@ from limosa.fleet.chronicle import changes_before, changes_with, events_about
 from limosa.fleet.controller import Controller
 from limosa.fleet.operations.carry_out import limits_of
 from limosa.fleet.operations.planning import fits
+from limosa.history.select import Wanted
+from limosa.history.weeks import weeks_back
 from limosa.web.controller.asked import operation_asked, plan_mark
 from limosa.web.controller.pages import Page, Shown
 from limosa.web.controller.visit import Visit
-from limosa.web.views import audit, doctor, fleet, guest, guests, host, hosts, operations, search, tokens
+from limosa.web.views import (
+    audit,
+    doctor,
+    fleet,
+    guest,
+    guests,
+    history,
+    host,
+    hosts,
+    move,
+    operations,
+    search,
+    tokens,
+)
 from limosa.web.views.plan import PlanPage
 from limosa.wire.fleet import FleetGuest, Operation, OperationAsked, Role, TokenShown
 
@@ -106,6 +122,36 @@ async def plan_shown(visit: Visit, asked: OperationAsked, fields: Mapping[str, s
 _ASKED = frozenset({"kind", "hosts", "guest", "to", "moves_in", "moves_out", "moves", "retries"})
 
 
+async def show_move(visit: Visit) -> Shown:
+    """One move, in flight or over. Raises NotFound, PeerError."""
+    name, kept = visit.named["move"], visit.controller.history
+    record, log = await asyncio.gather(kept.record(name), kept.log(name))
+    shown = move.move_page(record, log, time.time())
+    return Shown(f"{shown.guest}: {shown.sign.word}", shown, moving=shown.moving)
+
+
+async def show_history(visit: Visit) -> Shown:
+    """Finished moves. Raises UsageError, NotFound."""
+    now, query, kept = time.time(), visit.query, visit.controller.history
+    wanted = query.get("week", "")
+    names = weeks_back(now, history.WEEKS)
+    weeks = await kept.weeks(names, now)
+    chosen = next((week for week in weeks if week.week == (wanted or names[0])), None)
+    if chosen is None:
+        (chosen,) = await kept.weeks([wanted], now)
+    page = await kept.page(
+        Wanted(
+            guest=query.get("guest") or None,
+            host=query.get("host") or None,
+            operation=query.get("operation") or None,
+            outcome=history.outcome_asked(query),
+            after=query.get("after", ""),
+            limit=history.PAGE,
+        )
+    )
+    return Shown("History", history.past(weeks, chosen, page, query, now))
+
+
 async def show_audit(visit: Visit) -> Shown:
     """The audit log."""
     after, q = visit.query.get("after", ""), visit.query.get("q", "").strip()
@@ -148,6 +194,8 @@ PAGES = (
     Page("/guests/{guest:str}", "guest.html", show_guest),
     Page("/operations", "operations.html", show_operations),
     Page("/operations/{operation:str}", "operation.html", show_operation),
+    Page("/moves/{move:str}", "move.html", show_move),
+    Page("/history", "history.html", show_history),
     Page("/plan", "plan.html", show_plan, live=False, role=Role.OPERATOR),
     Page("/audit", "audit.html", show_audit),
     Page("/doctor", "doctor.html", show_doctor),

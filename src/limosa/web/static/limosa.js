@@ -142,15 +142,20 @@
   // -- plots: figures in data-plot, drawn by uPlot --------------------------------------------------------------
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const drawn = new Map();
-  const options = (told, width) => ({
+  const options = (told, width) => {
+    const lines = { stroke: colour("--grid"), width: 1 };
+    const axis = { stroke: colour("--dim"), grid: lines, ticks: lines, font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif" };
+    return figure(told, width, axis);
+  };
+  const figure = (told, width, axis) => ({
     width,
     height: 220,
     cursor: { drag: { x: false, y: false } },
     legend: { show: told.series.length > 1 },
     scales: { x: { time: told.time === true } },
     axes: [
-      { stroke: colour("--dim"), grid: { stroke: colour("--grid") }, ticks: { stroke: colour("--grid") }, label: told.x },
-      { stroke: colour("--dim"), grid: { stroke: colour("--grid") }, ticks: { stroke: colour("--grid") }, label: told.y, size: 64 },
+      { ...axis, label: told.x },
+      { ...axis, label: told.y, size: 64 },
     ],
     series: [
       { label: told.x },
@@ -176,7 +181,10 @@
       const told = JSON.parse(place.dataset.plot);
       const plot = drawn.get(place);
       if (plot) plot.setData(told.data);
-      else drawn.set(place, new uPlot(options(told, place.clientWidth || 600), told.data, place));
+      else {
+        place.replaceChildren(); // what is drawn without scripts
+        drawn.set(place, new uPlot(options(told, place.clientWidth || 600), told.data, place));
+      }
     }
   }
   const settle = () => {

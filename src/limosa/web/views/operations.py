@@ -329,7 +329,7 @@ def _item(place: int, item: Item, names: Sequence[str], now: float) -> ItemRow:
         after=words.listed([names[other] for other in item.after], 3) if item.state is ItemState.WAITING else "",
         attempts=str(item.attempts) if item.attempts else words.NONE,
         began=words.maybe(item.began, now),
-        took="" if moving else words.lasting(_seconds(item, now)),
+        took=words.lasting(_seconds(item, now)) if item.ended is not None else "",
         blackout=words.milliseconds(item.blackout_ms),
         bytes=words.size(item.bytes) if item.bytes else words.NONE,
         said=item.said,
