@@ -75,10 +75,9 @@ class Frame:
         """The page's own address."""
         return address(self.where, self.query)
 
-    @property
-    def stream(self) -> str:
-        """Where its news come from; empty for a page that stays as it is."""
-        return address(f"/live{self.where}", self.query) if self.live else ""
+    def stream(self, seen: str) -> str:
+        """Where the news come from of a page that shows what `seen` names."""
+        return address(f"/live{self.where}", self.query, seen=seen)
 
     @property
     def section(self) -> str:

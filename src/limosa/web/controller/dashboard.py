@@ -10,7 +10,7 @@ from litestar.plugins import InitPlugin
 
 from limosa.api.app import NO_TOKEN, Extension
 from limosa.fleet.controller import Controller
-from limosa.web.controller import actions, answers, assets, pages, show, signin
+from limosa.web.controller import actions, answers, assets, pages, pictures, show, signin
 from limosa.web.controller.looks import Looks
 from limosa.web.controller.visit import Asked, Site
 
@@ -40,7 +40,7 @@ class _Dashboard(InitPlugin):
 
 
 def _routes(site: Site) -> Router:
-    handlers = [assets.static, *signin.handlers(site), *pages.handlers(site, show.PAGES)]
+    handlers = [assets.static, *signin.handlers(site), *pictures.handlers(site), *pages.handlers(site, show.PAGES)]
     handlers += actions.handlers(site, actions.ACTIONS)
     return Router(path="/", route_handlers=handlers, exception_handlers=answers.handlers(site), include_in_schema=False)
 

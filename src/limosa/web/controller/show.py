@@ -16,6 +16,7 @@ from limosa.web.controller.pages import Page, Shown
 from limosa.web.controller.visit import Visit
 from limosa.web.views import (
     audit,
+    cpu,
     doctor,
     fleet,
     guest,
@@ -122,6 +123,12 @@ async def plan_shown(visit: Visit, asked: OperationAsked, fields: Mapping[str, s
 _ASKED = frozenset({"kind", "hosts", "guest", "to", "moves_in", "moves_out", "moves", "retries"})
 
 
+async def show_cpu(visit: Visit) -> Shown:
+    """Processors."""
+    look = await visit.site.looks.look()
+    return Shown("CPU", await asyncio.to_thread(cpu.cpu, look, visit.query))
+
+
 async def show_move(visit: Visit) -> Shown:
     """One move, in flight or over. Raises NotFound, PeerError."""
     name, kept = visit.named["move"], visit.controller.history
@@ -194,6 +201,7 @@ PAGES = (
     Page("/guests/{guest:str}", "guest.html", show_guest),
     Page("/operations", "operations.html", show_operations),
     Page("/operations/{operation:str}", "operation.html", show_operation),
+    Page("/cpu", "cpu.html", show_cpu),
     Page("/moves/{move:str}", "move.html", show_move),
     Page("/history", "history.html", show_history),
     Page("/plan", "plan.html", show_plan, live=False, role=Role.OPERATOR),
