@@ -13,7 +13,7 @@ from limosa.api.app import NO_TOKEN
 from limosa.api.errors import status_of
 from limosa.errors import LimosaError
 from limosa.web.controller.answers import failed, html, onward
-from limosa.web.controller.visit import Asked, Site, Visit, frame, visit
+from limosa.web.controller.visit import SEEN, Asked, Site, Visit, frame, visit
 from limosa.web.frame import failure
 from limosa.web.parts import NOTHING, Parts, news, taken_apart
 from limosa.web.render import HEADERS, content, whole
@@ -97,7 +97,7 @@ async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventM
     how things are, nothing is sent.
     """
     known, stamp, since, moving = NOTHING, None, 0, False
-    told = visited.request.headers.get("last-event-id", "") or visited.query.get("seen", "")
+    told = visited.request.headers.get("last-event-id", "") or visited.request.query_params.get(SEEN, "")
     while True:
         now = await _unbroken(visited.site.looks.stamp())
         if now != stamp or moving or since % COUNT_ON == 0:

@@ -23,6 +23,7 @@ from limosa.wire.fleet import Role
 Asked = Request[Any, Any, State]
 FORM_WORD = "form"
 THEME = "limosa-theme"
+SEEN = "seen"
 YEAR = 365 * 86400
 
 
@@ -129,8 +130,8 @@ def frame(
 
 
 def query_of(request: Asked) -> dict[str, str]:
-    """Its query; of what is said twice the last."""
-    return {name: values[-1] for name, values in request.query_params.dict().items() if values}
+    """Its query; of what is said twice the last. What a stream is told in it is not the page's."""
+    return {name: values[-1] for name, values in request.query_params.dict().items() if values and name != SEEN}
 
 
 def theme_of(request: Asked) -> Theme:
