@@ -31,7 +31,7 @@ async def stream(web: Web, seen: str = "", last: str = "") -> AsyncIterator[Serv
     session = await web.controller.sessions.find(web.viewer.session)
     assert session
     headers = {"last-event-id": last} if last else {}
-    request = RequestFactory().get(f"/live/hosts?seen={seen}", headers=headers)
+    request = RequestFactory().get("/live/hosts", headers=headers, query_params={"seen": seen})
     visit = Visit(Site(web.controller, Looks(web.controller), secure=True), request, session, web.viewer.session)
     async for message in pages._changes(visit, HOSTS):
         if message.data is not None:
