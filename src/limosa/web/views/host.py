@@ -122,7 +122,7 @@ def host_page(look: Look, host: FleetHost, could: TakesIn, operations: Sequence[
     return HostPage(
         name=host.name,
         sign=of_host(host),
-        reason=host.reason,
+        reason=host.reason.rstrip(": "),
         silence=f"{host.trouble or 'its agent says nothing'}, for {words.lasting(host.silent_for)}"
         if host.silent_for
         else "",
