@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 
 from limosa.fleet import picture
+from limosa.fleet.audit import two_owners
 from limosa.fleet.controller import Controller
 from limosa.fleet.db.tables import changes, events, guests, hosts
 from limosa.web.look import Look
@@ -84,6 +85,7 @@ class Looks:
             hosts=picture.shown_hosts(kept_hosts, kept_guests, now),
             guests=picture.shown_guests(kept_guests, kept_hosts, now),
             inventory=picture.inventory(kept_hosts, kept_guests, self._controller.config.limits, now),
+            owners=two_owners((guest.host, guest.report) for guest in kept_guests),
             at=now,
         )
 

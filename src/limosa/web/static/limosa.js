@@ -40,7 +40,7 @@
 
   // -- colours -----------------------------------------------------------------------------------------------
   const NEXT = { auto: "dark", dark: "light", light: "auto" };
-  const LOOKS = { auto: "◐", dark: "●", light: "○" };
+  const LOOKS = { auto: "◐", dark: "☾", light: "☼" };
   const themeButton = document.getElementById("theme");
   const turn = () => {
     const theme = NEXT[root.dataset.theme] || "auto";

@@ -178,8 +178,8 @@ def _facts(host: FleetHost) -> tuple[tuple[str, str], ...]:
         "rack": settings.rack,
         "labels": ", ".join(settings.labels),
         "shared storages": ", ".join(settings.storages),
-        "draws": f"{settings.watts:g} W" if settings.watts else "",
-        "costs": f"{settings.price_per_hour:g} an hour" if settings.price_per_hour else "",
+        "draws": f"{settings.watts:,.0f} W" if settings.watts else "",
+        "costs": f"{settings.price_per_hour:,.3g} an hour" if settings.price_per_hour else "",
         "QEMU": ", ".join(host.qemu_versions),
         "agent": host.version,
     }

@@ -260,8 +260,8 @@ def _facts(operation: Operation) -> tuple[tuple[str, str], ...]:
         "sends": words.size(forecast.bytes),
         "sent so far": words.size(sum(item.bytes for item in operation.items)) if operation.began else "",
         "empties": words.listed(forecast.hosts_freed),
-        "saves": f"{forecast.watts:g} W" if forecast.watts else "",
-        "saves money": f"{forecast.per_hour:g} an hour" if forecast.per_hour else "",
+        "saves": f"{forecast.watts:,.0f} W" if forecast.watts else "",
+        "saves money": f"{forecast.per_hour:,.3g} an hour" if forecast.per_hour else "",
     }
     return tuple((name, value) for name, value in facts.items() if value)
 
