@@ -75,6 +75,18 @@ class LimosaError(Exception):
 
 BY_CODE: dict[str, type[LimosaError]] = {}
 
+_PLACES = {
+    None: "no guest was touched",
+    Side.SOURCE: "the guest runs at the source, as before",
+    Side.DESTINATION: "the guest runs at the destination",
+    Side.UNKNOWN: "where the guest runs could not be confirmed: start it nowhere by hand",
+}
+
+
+def where_it_runs(error: LimosaError) -> str:
+    """The second line of an error for people."""
+    return _PLACES[error.guest_runs]
+
 
 def from_wire(told: Mapping[str, Any]) -> LimosaError:
     """Rebuild an error that another process sent; an unknown code becomes a plain LimosaError."""

@@ -1,1 +1,1 @@
-"""REST and dashboard."""
+"""The controller's REST API."""

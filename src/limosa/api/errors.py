@@ -60,9 +60,14 @@ def refusals(*statuses: int) -> dict[int, ResponseSpec]:
     }
 
 
+def status_of(error: LimosaError) -> int:
+    """The HTTP status of one of limosa's own errors."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
 def told(_request: Request[Any, Any, Any], error: LimosaError) -> Response[dict[str, Any]]:
     """One of limosa's own errors."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    status = status_of(error)
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
     if isinstance(error, TooManyTokens):
         headers = {"Retry-After": str(error.wait)}

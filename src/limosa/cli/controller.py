@@ -28,7 +28,7 @@ DIRECTORY = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Log one JSON object a line; the default where no terminal is.")
 @click.pass_context
 def controller(context: click.Context, config_dir: Path | None, debug: bool, as_json: bool) -> None:
-    """Run a controller in the foreground: it follows the fleet and carries its operations.
+    """Run a controller in the foreground: it follows the fleet, carries its operations, and shows both as pages.
 
     When it stops, moves in flight go on, and operations are carried on after its next start.
     Its certificate comes from `limosa pki issue NAME --controller`, its hosts from hosts.toml.
@@ -38,10 +38,11 @@ def controller(context: click.Context, config_dir: Path | None, debug: bool, as_
     from limosa.agent.daemon import configure_logging
     from limosa.api.serve import run
     from limosa.fleet.config import load
+    from limosa.web.controller.dashboard import extension
 
     config = load(config_dir)
     configure_logging(json=as_json or None, debug=debug)
-    run(config)
+    run(config, [extension()])
 
 
 @controller.command(

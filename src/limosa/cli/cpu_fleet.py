@@ -34,11 +34,12 @@ def matrix(names: tuple[str, ...], svg: Path | None, sources: Sources, as_json: 
     """
     from limosa.cli import cpu_fleet_page as pages
     from limosa.cli.cpu_hosts import hosts
+    from limosa.cpu.compared import compared, matrix_picture
     from limosa.cpu.sides import side_by_side
 
     sides = side_by_side(hosts(sources, names))
-    shown = pages.compared(sides)
-    _write(svg, lambda: pages.matrix_picture(shown))
+    shown = compared(sides)
+    _write(svg, lambda: matrix_picture(shown))
     _answer(svg, lambda: pages.matrix_page(shown), lambda: pages.matrix_value(shown), as_json)
 
 

@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from limosa.cli.table import table
+from limosa.cpu.compared import Compared, cell, counted, labelled, some
 from limosa.cpu.flags import CpuFlags
-from limosa.cpu.fleet import Host, fold, missing_counts, within
 from limosa.cpu.models import LEFT_TO_QEMU
 from limosa.cpu.pools import Pool, Up
-from limosa.cpu.pools import pools as find_pools
-from limosa.cpu.sides import Sides
-from limosa.cpu.svg import NEVER, NO, YES, Cell, matrix
 
 GRID = 16
 """Kinds of hosts up to which the matrix is a grid on a terminal; beyond, it is counted."""
-NAMED = 12
-"""Flags that are named before the rest is counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """Every kind of host against every other: row from, column to."""
-
-    pools: tuple[Pool, ...]
-    takes: list[list[bool]]
-    missing: list[list[int]]
-    untold: CpuFlags
-
-
-def compared(sides: Sides) -> Compared:
-    """Compare the kinds of hosts, in the order of the pools."""
-    found = find_pools(fold(sides.hosts))
-    fleet = fold(Host(pool.hosts[0], pool.flags, pool.hard) for pool in found)
-    return Compared(found, within(fleet).tolist(), missing_counts(fleet.words).tolist(), sides.untold)
 
 
 def matrix_page(shown: Compared) -> str:
@@ -54,7 +31,7 @@ def matrix_page(shown: Compared) -> str:
 
 def _grid(shown: Compared) -> Iterator[tuple[str, ...]]:
     for row, pool in enumerate(shown.pools):
-        cells = (_cell(shown, row, column).label or "yes" for column in range(len(shown.pools)))
+        cells = (cell(shown, row, column).label or "yes" for column in range(len(shown.pools)))
         yield (f"{row + 1} {labelled(pool)}", *cells)
 
 
@@ -66,56 +43,10 @@ def _counts(shown: Compared) -> Iterator[tuple[str, ...]]:
         yield labelled(pool), pool.hard.vendor, str(pool.flags.bit_count()), str(takes), str(fits)
 
 
-def _cell(shown: Compared, row: int, column: int) -> Cell:
-    here, there = shown.pools[row], shown.pools[column]
-    way = f"{here.hosts[0]} to {there.hosts[0]}: "
-    if shown.takes[row][column]:
-        return Cell(YES, "", way + "fits")
-    if here.hard.vendor != there.hard.vendor:
-        return Cell(NEVER, "-", way + f"{here.hard.vendor} is not {there.hard.vendor}")
-    if not shown.missing[row][column]:
-        bits = f"{here.hard.address_bits} address bits, {there.hard.address_bits} there"
-        return Cell(NO, "bits", way + bits)
-    return Cell(NO, str(shown.missing[row][column]), way + f"lacks {some(here.flags - there.flags)}")
-
-
-def matrix_picture(shown: Compared) -> str:
-    """The matrix as SVG."""
-    hosts = sum(len(pool.hosts) for pool in shown.pools)
-    ways = sum(map(sum, shown.takes)) - len(shown.pools)
-    described = (
-        f"{hosts} hosts of {len(shown.pools)} kinds; {ways} ways from one kind to another are open to all guests."
-    )
-
-    def cell(row: int, column: int) -> Cell:
-        one = _cell(shown, row, column)
-        return Cell(one.kind, "" if one.kind == NEVER else one.label, one.told)
-
-    labels = [labelled(pool) for pool in shown.pools]
-    return matrix(labels, [pool.hard.vendor for pool in shown.pools], cell, described)
-
-
 def matrix_value(shown: Compared) -> dict[str, Any]:
     """The matrix for programs."""
     kinds = [_kind(pool) for pool in shown.pools]
     return {"kinds": kinds, "takes": shown.takes, "missing": shown.missing, "left_out": shown.untold.names()}
-
-
-def labelled(pool: Pool) -> str:
-    """A pool's first host, and how many more there are."""
-    return pool.hosts[0] + (f" (+{len(pool.hosts) - 1})" if len(pool.hosts) > 1 else "")
-
-
-def counted(things: Sequence[object], what: str = "host") -> str:
-    """`1 host`, `2 hosts`."""
-    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
-
-
-def some(flags: CpuFlags) -> str:
-    """Flags by name; when there are many, the first of them and how many more."""
-    names = flags.names()
-    rest = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + rest
 
 
 def left_out(untold: CpuFlags) -> Iterator[str]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from limosa.cli.cpu_fleet_page import counted, left_out, some
+from limosa.cli.cpu_fleet_page import left_out
 from limosa.cli.table import pairs, table
+from limosa.cpu.compared import counted, some
 from limosa.cpu.cost import Admission, Guest, Pin, Stranded, admission, held_back, islands, pins, stranded
 from limosa.cpu.flags import CpuFlags
 from limosa.cpu.fleet import fold

@@ -7,15 +7,8 @@ from typing import Any
 import click
 
 from limosa.cli.printable import printable
-from limosa.errors import LimosaError
-from limosa.units import Side
+from limosa.errors import LimosaError, where_it_runs
 
-PLACES = {
-    None: "no guest was touched",
-    Side.SOURCE: "the guest runs at the source, as before",
-    Side.DESTINATION: "the guest runs at the destination",
-    Side.UNKNOWN: "where the guest runs could not be confirmed: start it nowhere by hand",
-}
 UNDER_WAY = "on one host, as ever; which one changes while it goes on"
 
 
@@ -41,7 +34,7 @@ def three_lines(failure: LimosaError, place: str | None = None) -> str:
 
 def place_told(failure: LimosaError) -> str:
     """The second line, as far as the error itself tells."""
-    return UNDER_WAY if isinstance(failure, LookLater) else PLACES[failure.guest_runs]
+    return UNDER_WAY if isinstance(failure, LookLater) else where_it_runs(failure)
 
 
 def as_value(failure: LimosaError, place: str | None = None) -> dict[str, Any]:

@@ -21,6 +21,7 @@ PARTLY_DONE = 40
 
 COMMANDS = (
     Lazy("simulate", "limosa.cli.fleet:simulate", "Plan an operation on a fleet in a file, and play it through."),
+    Lazy("serve", "limosa.cli.fleet_serve:serve", "Run a controller with its dashboard on a fleet in memory."),
 )
 
 
@@ -43,7 +44,7 @@ def simulate(file: Path, as_json: bool) -> int:
     from limosa.cli.fleet_page import simulation_page
 
     asked = read_scenario(file)
-    there = _fleet_of(asked, file.parent)
+    there = fleet_of(asked, file.parent)
     try:
         plans, outcome = _played(asked, there)
     except ValueError as error:
@@ -88,7 +89,8 @@ def read_scenario(file: Path) -> Scenario:
         raise _wrong(file, str(error)) from error
 
 
-def _fleet_of(asked: Scenario, directory: Path) -> Inventory:
+def fleet_of(asked: Scenario, directory: Path) -> Inventory:
+    """The fleet that a scenario is about; files it names are searched from its own directory on. Raises UsageError."""
     import msgspec
 
     from limosa.fleet.inventory import Inventory

@@ -57,3 +57,23 @@ async def changes_before(database: Database, number: int | None, limit: int) -> 
 def _event(row: Mapping[Any, Any]) -> Event:
     told = {str(name): row[name] for name in row}  # SQLAlchemy's names of columns are strings of a kind of its own
     return msgspec.convert({**told, "body": msgspec.json.decode(told["body"])}, Event)
+
+
+async def events_about(database: Database, subject: str, limit: int) -> tuple[Event, ...]:
+    """What happened to one thing, latest first."""
+    wanted = sa.select(events).where(events.c.subject == subject).order_by(events.c.number.desc()).limit(limit)
+    async with database.read() as connection:
+        rows = (await connection.execute(wanted)).mappings()
+        return tuple(_event(row) for row in rows)
+
+
+async def changes_with(database: Database, words: str, number: int | None, limit: int) -> tuple[Change, ...]:
+    """Lines of the audit log in which these words stand, latest first, from before a number."""
+    columns = (changes.c.who, changes.c.what, changes.c.subject, changes.c.why)
+    wanted = sa.select(changes).order_by(changes.c.number.desc()).limit(min(limit, PAGE))
+    wanted = wanted.where(sa.or_(*(column.icontains(words, autoescape=True) for column in columns)))
+    if number is not None:
+        wanted = wanted.where(changes.c.number < number)
+    async with database.read() as connection:
+        rows = (await connection.execute(wanted)).mappings()
+        return tuple(Change(**{str(name): row[name] for name in row}) for row in rows)

@@ -16,6 +16,7 @@ from limosa.agent.hooks.courier import Courier
 from limosa.agent.hosts import Hosts
 from limosa.errors import LimosaError, NotFound
 from limosa.fleet import picture
+from limosa.fleet.agents import Agents, Known, Links
 from limosa.fleet.audit import two_owners
 from limosa.fleet.chronicle import note, tell
 from limosa.fleet.config import ControllerConfig
@@ -34,6 +35,7 @@ from limosa.fleet.operations.living import LivingPort
 from limosa.fleet.operations.planning import fits, plan
 from limosa.fleet.operations.store import OperationStore
 from limosa.fleet.registry import Registry
+from limosa.fleet.sessions import Sessions
 from limosa.fleet.tokens import Tokens
 from limosa.wire.doctor import FleetDiagnosis
 from limosa.wire.fleet import (
@@ -52,25 +54,34 @@ _log = structlog.get_logger()
 
 
 class Controller:
-    """One controller. `Controller.running(config)` runs it."""
+    """One controller. `Controller.running(config)` runs it.
 
-    def __init__(self, config: ControllerConfig, database: Database) -> None:
+    Args:
+        config: its settings.
+        database: where it keeps everything.
+        hosts: the hosts to follow.
+        peers: how their agents are called.
+        meters: what is counted for Prometheus; calls of agents among it.
+    """
+
+    def __init__(
+        self, config: ControllerConfig, database: Database, hosts: Known, peers: Links, meters: Meters
+    ) -> None:
         self.config = config
         self.database = database
         self.registry = Registry(database)
         self.tokens = Tokens(database)
+        self.sessions = Sessions(database)
         self.store = OperationStore(database, config.host)
         self.leads = False
-        self.meters = Meters()
-        self.meters.watch(database.engine)
-        hosts = Hosts(config.hosts_file)
-        self._peers = Peers(config, hosts, self.meters.calls.heard)
+        self.meters = meters
+        self._peers = peers
         self._leases = Leases(database, config.host)
-        self._port = LivingPort(self.store, self.registry, self._peers, config.limits, config.retries)
+        self._port = LivingPort(self.store, self.registry, peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
-        self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
-        self.history = History(database, self.store, self.registry, self._peers, config.history_seconds)
-        self._follower = Follower(hosts, self._peers, self.registry, self.history)
+        self._doctor = FleetDoctor(peers.link, self.hosts, self.owners, config.pki_dir, config.host)
+        self.history = History(database, self.store, self.registry, peers, config.history_seconds)
+        self._follower = Follower(hosts, peers, self.registry, self.history)
         self._following: asyncio.Task[None] | None = None
         self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()
@@ -78,14 +89,21 @@ class Controller:
 
     @classmethod
     @asynccontextmanager
-    async def running(cls, config: ControllerConfig) -> AsyncIterator[Self]:
+    async def running(cls, config: ControllerConfig, simulated: Agents | None = None) -> AsyncIterator[Self]:
         """Run one until the block is left.
+
+        Args:
+            config: its settings.
+            simulated: agents to follow in place of those of `hosts.toml`.
 
         Raises:
             UsageError, StateDiskError: its settings or its database are no good.
         """
         async with Database.opened(config.database) as database:
-            controller = cls(config, database)
+            hosts, meters = Hosts(config.hosts_file), Meters()
+            meters.watch(database.engine)
+            peers = simulated or Peers(config, hosts, meters.calls.heard)
+            controller = cls(config, database, simulated or hosts, peers, meters)
             await controller._durable.launch()
             life = asyncio.create_task(controller._live(), name="controller")
             try:

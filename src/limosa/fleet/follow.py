@@ -7,9 +7,9 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 import structlog
 
-from limosa.agent.dial import Peers
-from limosa.agent.hosts import Hosts
 from limosa.errors import LimosaError
+from limosa.fleet.agents import Known as KnownHosts
+from limosa.fleet.agents import Links
 from limosa.fleet.history import History
 from limosa.fleet.registry import Registry
 from limosa.units import HostName
@@ -69,9 +69,9 @@ def _tell(taken: Iterable[tuple[Report, asyncio.Future[None]]], error: Exception
 
 
 class Follower:
-    """Follows every host of `hosts.toml`, also those that are added later. Only the leading controller does."""
+    """Follows every host that is known, also those that are added later. Only the leading controller does."""
 
-    def __init__(self, hosts: Hosts, peers: Peers, registry: Registry, history: History) -> None:
+    def __init__(self, hosts: KnownHosts, peers: Links, registry: Registry, history: History) -> None:
         self._hosts = hosts
         self._peers = peers
         self._registry = registry

@@ -10,8 +10,8 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
-from limosa.agent.dial import Peers
 from limosa.errors import LimosaError, NotFound, PeerError
+from limosa.fleet.agents import Links
 from limosa.fleet.db.engine import Database
 from limosa.fleet.db.tables import archives, changes, moves, operations
 from limosa.fleet.freed import freed
@@ -59,7 +59,7 @@ class History:
     """
 
     def __init__(
-        self, database: Database, store: OperationStore, registry: Registry, peers: Peers, seconds: float
+        self, database: Database, store: OperationStore, registry: Registry, peers: Links, seconds: float
     ) -> None:
         self._database = database
         self._store = store

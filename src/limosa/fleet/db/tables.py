@@ -103,6 +103,15 @@ tokens = sa.Table(
     sa.Column("created", sa.Float, nullable=False),
 )
 
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("hash", sa.String(64), primary_key=True),
+    sa.Column("token", sa.String(253), sa.ForeignKey("tokens.name", ondelete="CASCADE"), nullable=False, index=True),
+    sa.Column("created", sa.Float, nullable=False),
+    sa.Column("until", sa.Float, nullable=False),
+)
+
 answers = sa.Table(
     "answers",
     metadata,

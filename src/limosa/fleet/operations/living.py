@@ -3,8 +3,8 @@
 import asyncio
 import time
 
-from limosa.agent.dial import Peers
 from limosa.fleet import picture
+from limosa.fleet.agents import Links
 from limosa.fleet.bandwidth import Way
 from limosa.fleet.inventory import Inventory, Limits
 from limosa.fleet.operations.advance import Wish, deed_of
@@ -23,7 +23,7 @@ ABORT_SECONDS = 120.0
 class LivingPort:
     """A `limosa.fleet.operations.port.Port` on the fleet that a controller follows."""
 
-    def __init__(self, store: OperationStore, registry: Registry, peers: Peers, limits: Limits, retries: int) -> None:
+    def __init__(self, store: OperationStore, registry: Registry, peers: Links, limits: Limits, retries: int) -> None:
         self._store = store
         self._registry = registry
         self._peers = peers

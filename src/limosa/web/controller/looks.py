@@ -1,0 +1,92 @@
+"""The fleet as all pages see it, read once for all of them and again only when something has changed."""
+
+import asyncio
+import time
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+
+from limosa.fleet.controller import Controller
+from limosa.fleet.db.tables import changes, events, guests, hosts
+from limosa.web.look import Look
+from limosa.web.views.host import TakesIn, takes_in
+
+FRESH = 1.0
+"""Seconds for which what agents report need not be read again; what operators did is read at once."""
+SHARE = 5.0
+"""Reading the fleet again may take one part in so many of the time, however large it is."""
+KEPT = 20.0
+"""Seconds for which it is remembered what a host could take in."""
+AGAIN = 10.0
+"""Seconds after which it is read again although nothing has changed: agents that are silent are so for longer."""
+
+
+class Stamp(NamedTuple):
+    """Changes when something has changed: by operators and operations, and by agents."""
+
+    done: tuple[int, int]
+    reported: tuple[float, float, int, int]
+
+
+class Looks:
+    """Looks at one controller's fleet."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._lock = asyncio.Lock()
+        self._stamp: Stamp | None = None
+        self._look: Look | None = None
+        self._takes: dict[str, TakesIn] = {}
+        self._took = 0.0
+        """Seconds of the last reading."""
+
+    async def stamp(self) -> Stamp:
+        """Equal stamps: nothing has changed."""
+        wanted = sa.select(
+            _scalar(sa.func.max(events.c.number)),
+            _scalar(sa.func.max(changes.c.number)),
+            _scalar(sa.func.max(hosts.c.seen)),
+            _scalar(sa.func.max(guests.c.seen)),
+            _scalar(sa.func.count(guests.c.id)),
+            _scalar(sa.func.sum(sa.func.length(hosts.c.trouble))),
+        )
+        async with self._controller.database.read() as connection:
+            event, change, host, guest, there, trouble = (await connection.execute(wanted)).one()
+        return Stamp((event or 0, change or 0), (host or 0.0, guest or 0.0, there or 0, trouble or 0))
+
+    async def look(self) -> Look:
+        """The fleet now."""
+        async with self._lock:
+            stamp, now = await self.stamp(), time.time()
+            if self._look is None or self._stale(self._look, stamp, now):
+                began = time.monotonic()
+                self._look = await self._read(now)
+                self._stamp, self._took = stamp, time.monotonic() - began
+            return self._look
+
+    async def takes_in(self, host: str) -> TakesIn:
+        """What a host could take in, asked again after a while: it takes long in a large fleet."""
+        look, known = await self.look(), self._takes.get(host)
+        if known is None or look.at - known.at > KEPT:
+            known = self._takes[host] = await asyncio.to_thread(takes_in, look.inventory, host, look.at)
+        return known
+
+    def _stale(self, known: Look, stamp: Stamp, now: float) -> bool:
+        age = now - known.at
+        if self._stamp is None or stamp.done != self._stamp.done or age > AGAIN:
+            return True
+        return stamp != self._stamp and age > max(FRESH, SHARE * self._took)
+
+    async def _read(self, now: float) -> Look:
+        controller = self._controller
+        return Look(
+            hosts=await controller.hosts(),
+            guests=await controller.guests(),
+            inventory=await controller.inventory(),
+            owners=await controller.owners(),
+            at=now,
+        )
+
+
+def _scalar(column: sa.ColumnElement[Any]) -> sa.ScalarSelect[Any]:
+    return sa.select(column).scalar_subquery()

@@ -1,0 +1,101 @@
+"""What is sent to a page that somebody looks at."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from litestar.response import ServerSentEventMessage
+from litestar.testing import RequestFactory
+
+from limosa.testing.browser import Web
+from limosa.testing.fleet import FLAGS, guest, report
+from limosa.web.controller import looks, pages, show
+from limosa.web.controller.looks import Looks
+from limosa.web.controller.visit import Site, Visit
+
+HOSTS = next(page for page in show.PAGES if page.where == "/hosts")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(looks, "FRESH", 0.0)
+    monkeypatch.setattr(looks, "SHARE", 0.0)
+
+
+async def stream(web: Web, seen: str = "", last: str = "") -> AsyncIterator[ServerSentEventMessage]:
+    """The messages of the table of hosts, without signs of life."""
+    session = await web.controller.sessions.find(web.viewer.session)
+    assert session
+    headers = {"last-event-id": last} if last else {}
+    request = RequestFactory().get("/live/hosts", headers=headers, query_params={"seen": seen})
+    visit = Visit(Site(web.controller, Looks(web.controller), secure=True), request, session, web.viewer.session)
+    async for message in pages._changes(visit, HOSTS):
+        if message.data is not None:
+            yield message
+
+
+async def first(messages: AsyncIterator[ServerSentEventMessage]) -> ServerSentEventMessage:
+    async with asyncio.timeout(60):
+        return await anext(messages)
+
+
+async def seen_by(web: Web) -> str:
+    found = re.search(r"seen=([0-9a-f]+)", (await web.viewer.get("/hosts")).text)
+    assert found
+    return found[1]
+
+
+async def test_a_page_that_is_as_things_are_is_sent_nothing_until_something_changes(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, region = asyncio.Event(), pages._region
+
+    async def look(*asked: Any) -> Any:
+        try:
+            return await region(*asked)
+        finally:
+            looked.set()
+
+    monkeypatch.setattr(pages, "_region", look)
+    messages = stream(web, seen=await seen_by(web))
+    waiting = asyncio.create_task(first(messages))
+    await looked.wait()
+    assert not waiting.done()
+    await web.controller.registry.take("b", report("b", guest("db1", "b"), guest("db2", "b")), time.time())
+    told = str((await waiting).data)
+    assert re.findall(r"<hx-partial", told) == ["<hx-partial"]
+    assert ">b</a>" in told
+    assert ">a</a>" not in told
+
+
+async def test_a_page_that_shows_something_else_is_sent_whole(web: Web) -> None:
+    told = str((await first(stream(web, seen="0123456789abcdef"))).data)
+    assert "<h1>Hosts</h1>" in told
+    assert "<hx-partial" not in told
+
+
+async def test_after_a_lost_connection_it_goes_on_from_what_was_told_last(web: Web) -> None:
+    stale = await seen_by(web)
+    await web.controller.registry.take("b", report("b", guest("db1", "b"), guest("db2", "b")), time.time())
+    known = (await first(stream(web, seen=stale))).id
+    messages = stream(web, seen=stale, last=str(known))
+    waiting = asyncio.create_task(first(messages))
+    await web.controller.registry.take("c", report("c", guest("new", "c"), flags=FLAGS[:2]), time.time())
+    assert ">c</a>" in str((await waiting).data)
+
+
+async def test_a_stream_ends_with_its_session(web: Web) -> None:
+    messages = stream(web)
+    await first(messages)
+    await web.controller.sessions.end(web.viewer.session)
+    await web.controller.registry.take("b", report("b"), time.time())
+    with pytest.raises(StopAsyncIteration):
+        await first(messages)
+
+
+async def test_a_stream_is_for_who_is_signed_in(web: Web) -> None:
+    assert (await web.nobody.get("/live/hosts")).status_code == 401

@@ -1,0 +1,238 @@
+"""Pages say what the API says, to everybody what he may, and names only as text."""
+
+import re
+import time
+from html.parser import HTMLParser
+from typing import Any
+
+import msgspec
+import pytest
+
+from limosa.api.app import app
+from limosa.fleet.controller import Controller
+from limosa.testing.browser import Browser, Web, signed_in
+from limosa.testing.fleet import guest, report
+from limosa.web.controller.dashboard import extension
+from limosa.wire.fleet import HostSettings
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "{{ 7 * 7 }}{% raw %}",
+    "w" * 250,
+    "\u202eevil\u202c",
+    "a\"'b<!--end--><!--part:h-1-->",
+    "</script></table><h1>",
+)
+PAGES = ("/", "/hosts", "/hosts/a", "/guests", "/operations", "/history", "/cpu", "/audit", "/doctor", "/search?q=web")
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and what would run or be fetched."""
+
+    VOID = frozenset({"meta", "link", "input", "img", "br", "hr", "path", "rect"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self.unbalanced = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.opened.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in self.VOID:
+            return
+        if not self.opened or self.opened[-1] != tag:
+            self.unbalanced = self.unbalanced or f"</{tag}> after {self.opened[-3:]}, line {self.getpos()[0]}"
+            return
+        self.opened.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
+
+
+async def page(browser: Browser, path: str, status: int = 200) -> Elements:
+    answer = await browser.get(path)
+    assert answer.status_code == status, (path, answer.text[-2000:])
+    elements = Elements(answer.text)
+    assert elements.unbalanced == "", path
+    return elements
+
+
+@pytest.mark.parametrize("path", PAGES)
+async def test_a_page_asks_this_site_only_and_runs_nothing_of_its_own(web: Web, path: str) -> None:
+    elements = await page(web.admin, path)
+    for tag, attributes in elements.found:
+        assert "style" not in attributes, tag
+        assert not [name for name in attributes if name.startswith("on")], tag
+        for name in ("src", "href", "action", "formaction", "hx-sse:connect", "hx-get"):
+            if (address := attributes.get(name)) is not None:
+                assert address.startswith(("/", "#")), (tag, address)
+                assert not address.startswith("//")
+        if tag == "script":
+            assert attributes["src"]
+    ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+async def test_what_pages_say_is_what_the_api_says(web: Web) -> None:
+    operation = await web.controller.submit(_drain("a"), "operator", "", "")
+    fits = {fit.host: fit.fits for fit in await web.controller.fits("web1")}
+    assert fits == {"b": True, "c": False}
+    (one,) = [each for each in await web.controller.guests() if each.name == "web1"]
+    shown = (await page(web.viewer, f"/guests/{one.id}")).words
+    assert "1 of 2 other hosts could take it now" in shown
+    assert "avx" in shown
+    assert "2 guests" in (await page(web.viewer, f"/operations/{operation.id}")).words
+    assert re.search(r"Guests\s+3\s", (await page(web.viewer, "/")).words)
+
+
+def _drain(host: str) -> Any:
+    from limosa.wire.fleet import OperationAsked, OperationKind
+
+    return OperationAsked(kind=OperationKind.DRAIN, hosts=(host,), why="fans")
+
+
+async def test_what_a_role_may_not_do_is_neither_shown_nor_obeyed(web: Web) -> None:
+    viewer, operator, admin = [(await each.get("/hosts/a")).text for each in (web.viewer, web.operator, web.admin)]
+    assert ("/plan?kind=drain" in viewer, "/plan?kind=drain" in operator) == (False, True)
+    assert ["/hosts/a/state" in text for text in (viewer, operator, admin)] == [False, False, True]
+    assert (await web.viewer.get("/plan?kind=drain&hosts=a")).status_code == 403
+    assert (await web.viewer.send("/operations", kind="drain", hosts="a")).status_code == 403
+    assert (await web.operator.send("/hosts/a/state", state="lost")).status_code == 403
+    assert (await web.operator.get("/tokens")).status_code == 403
+    assert (await web.operator.send("/tokens", name="x", role="admin")).status_code == 403
+    assert await web.controller.operations(None, 10) == ()
+    assert len(await web.controller.tokens.all()) == 3
+
+
+async def test_a_drain_is_planned_shown_begun_paused_and_cancelled(web: Web) -> None:
+    plan = await page(web.operator, "/plan?kind=drain&hosts=a")
+    assert "Nothing has begun" in plan.words
+    mark = next(a["value"] for tag, a in plan.found if tag == "input" and a.get("name") == "plan")
+    assert mark
+    begun = await web.operator.send("/operations", kind="drain", hosts="a", why="<fans>", plan=mark)
+    assert begun.status_code == 303
+    shown = await page(web.operator, begun.headers["location"])
+    assert "<fans>" in shown.words
+    assert (await web.controller.hosts())[0].state == "draining"
+    for deed in ("pause", "resume", "cancel"):
+        assert (await web.operator.send(f"{begun.headers['location']}/{deed}", why="lunch")).status_code == 303
+    again = await web.operator.send(f"{begun.headers['location']}/approve")
+    assert again.status_code == 409
+    assert "Not done" in again.text
+    assert "lunch" in (await page(web.viewer, "/audit?q=lunch")).words
+
+
+async def test_another_plan_than_the_one_that_was_shown_is_not_begun(web: Web) -> None:
+    plan = await page(web.operator, "/plan?kind=drain&hosts=a")
+    mark = next(a["value"] for tag, a in plan.found if tag == "input" and a.get("name") == "plan")
+    assert mark
+    moved = report("a", guest("web1", "a"))  # web2 has gone meanwhile
+    await web.controller.registry.take("a", moved, time.time())
+    answer = await web.operator.send("/operations", kind="drain", hosts="a", plan=mark)
+    assert answer.status_code == 409
+    assert "The fleet has changed since" in answer.text
+    assert [each.phase for each in await web.controller.operations(None, 10)] == ["cancelled"]
+    assert (await web.controller.hosts())[0].state == "active"
+
+
+async def test_a_plan_can_be_kept_for_somebody_else_to_approve(web: Web) -> None:
+    kept = await web.operator.send("/operations/keep", kind="drain", hosts="a")
+    assert (await page(web.viewer, kept.headers["location"])).words.count("planned")
+    assert (await web.operator.send(f"{kept.headers['location']}/approve")).status_code == 303
+    assert (await web.controller.hosts())[0].state == "draining"
+
+
+async def test_errors_are_told_in_three_lines(web: Web) -> None:
+    for path, status, what in (
+        ("/hosts/none", 404, "the fleet has no host none"),
+        ("/guests/none", 404, "the fleet has no guest none"),
+        ("/operations/none", 404, "there is no operation none"),
+        ("/moves/none", 404, "nobody knows a move none"),
+        ("/plan?kind=drain&hosts=zzz", 404, "no agent has reported zzz"),
+        ("/plan?kind=explode", 400, "makes no sense"),
+        ("/history?week=yesterday", 400, "no week"),
+    ):
+        told = await page(web.admin, path, status)
+        assert what in told.words, path
+        assert "where" in told.words
+        assert "to do" in told.words
+
+
+async def test_an_empty_fleet_says_what_to_do_first(controller: Controller) -> None:
+    web = await signed_in(app(controller, [extension()]), controller)
+    for path, words in (
+        ("/", "hosts.toml"),
+        ("/guests", "QMP socket"),
+        ("/operations", "its plan shown"),
+        ("/history", "No move is over yet"),
+        ("/cpu", "No processors are known yet"),
+    ):
+        assert words in (await page(web.viewer, path)).words, path
+
+
+async def test_hostile_names_are_text_on_every_page(web: Web) -> None:
+    now = time.time()
+    guests = [guest(name, "b") for name in HOSTILE]
+    nameless = msgspec.structs.replace(
+        guests[0], key=HOSTILE[0], shown=msgspec.structs.replace(guests[0].shown, uuid=None)
+    )
+    await web.controller.registry.take("b", report("b", *guests[1:], nameless), now)
+    await web.controller.registry.set_settings("b", HostSettings(rack=HOSTILE[0], labels=HOSTILE[1:3]))
+    await web.controller.registry.silent({"c": HOSTILE[4]})
+    kept = await web.operator.send("/operations/keep", kind="drain", hosts="b", why=HOSTILE[5])
+    paths = [
+        *PAGES,
+        "/hosts/b",
+        kept.headers["location"],
+        "/search?q=%3Cimg",
+        f"/guests?q={HOSTILE[2]}",
+        "/hosts?group=x",
+    ]
+    paths += [f"/guests/{each.key}" for each in guests[1:]]
+    for path in paths:
+        elements = await page(web.operator, path)
+        pictures = [attributes for tag, attributes in elements.found if tag == "img"]
+        assert all(each["src"] in {"/cpu/pools.svg", "/cpu/matrix.svg"} for each in pictures), path
+        assert not [tag for tag, attributes in elements.found if tag == "script" and not attributes.get("src")]
+    shown = (await page(web.operator, "/guests")).words
+    assert all(name in shown for name in HOSTILE)
+
+
+async def test_a_search_leads_to_the_only_thing_of_that_name_and_lists_others(web: Web) -> None:
+    exact = await web.viewer.get("/search?q=web1")
+    assert exact.headers["location"].startswith("/guests/")
+    assert "web2" in (await page(web.viewer, "/search?q=web")).words
+    assert "Nothing is called" in (await page(web.viewer, "/search?q=zzz")).words
+
+
+async def test_a_token_is_told_once_and_removed(web: Web) -> None:
+    made = await web.admin.send("/tokens", name="night", role="viewer")
+    word = re.search(r"limosa-[\w-]{40,}", made.text)
+    assert word
+    assert word[0] not in (await web.admin.get("/tokens")).text
+    assert (await web.admin.send("/tokens/night/remove")).status_code == 303
+    assert await web.controller.tokens.find(word[0]) is None
+
+
+async def test_two_owners_and_silence_are_the_doctors_first_words(web: Web) -> None:
+    await web.controller.registry.take("c", report("c", guest("web1", "c", epoch=1)), time.time())
+    await web.controller.registry.seen({"b": time.time() - 100})
+    told = (await page(web.viewer, "/doctor")).words
+    assert "a and c both claim it" in told
+    assert re.search(r"silent agent\s*b", told)
+
+
+async def test_the_api_and_its_description_are_where_they_were(web: Web) -> None:
+    assert (await web.nobody.get("/openapi.json")).json()["info"]["title"] == "limosa controller"
+    assert (await web.nobody.get("/v1/hosts")).status_code == 401
+    assert (await web.nobody.get("/healthz")).json() == {"alive": True}

@@ -1,0 +1,37 @@
+from limosa.web.parts import NOTHING, news, taken_apart
+
+
+def region(*rows: tuple[str, str], title: str = "Hosts") -> str:
+    told = "".join(f'<!--part:{name}--><tr id="{name}"><td>{load}</td></tr><!--end-->' for name, load in rows)
+    return f"<h1>{title}</h1><table>{told}</table>"
+
+
+def test_a_page_that_was_never_seen_is_sent_whole() -> None:
+    assert news(NOTHING, taken_apart(region(("h-1", "3")))) == region(("h-1", "3"))
+
+
+def test_only_rows_that_changed_are_sent() -> None:
+    before, after = (taken_apart(region(("h-1", "3"), ("h-2", load))) for load in ("4", "5"))
+    row = '<tr id="h-2"><td>5</td></tr>'
+    assert news(before, after) == f'<hx-partial hx-target="#h-2" hx-swap="outerMorph">{row}</hx-partial>'
+    assert before.digest != after.digest
+
+
+def test_another_row_another_order_or_another_title_is_another_page() -> None:
+    before = taken_apart(region(("h-1", "3"), ("h-2", "4")))
+    others = (
+        region(("h-2", "4"), ("h-1", "3")),
+        region(("h-1", "3")),
+        region(("h-1", "3"), ("h-2", "4"), title="x"),
+    )
+    for after in others:
+        assert news(before, taken_apart(after)) == after
+
+
+def test_time_that_goes_by_is_no_news() -> None:
+    before, after = (
+        taken_apart(region(("h-1", f'<time datetime="2026-01-01T00:00:00+00:00" title="x">{said}</time>')))
+        for said in ("3 min ago", "4 min ago")
+    )
+    assert news(before, after) == ""
+    assert before.digest == after.digest
