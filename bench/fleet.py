@@ -1,6 +1,9 @@
 """The planners on fleets generated from CPUID dumps, beside a naive greedy and, where installed, CP-SAT.
 
-    uv run python bench/fleet.py --cpuid ../shared/data/cpuid [--hosts 1000] [--solver SECONDS] [--json]
+    uv run python bench/fleet.py --cpuid DIRECTORY [--hosts 1000] [--solver SECONDS] [--json]
+    uv run python bench/fleet.py --cpuid DIRECTORY --controller [--seconds 120] [--database sqlite] [--json]
+
+The second line measures a controller that follows such a fleet (controller.py); the rest of this page is of the first.
 
 Four questions, each on one fleet: a drain of many hosts, a rebalance, a consolidation, and a drain of a tight fleet
 (91 % of all vCPUs) with and without make-room chains. Time is that of the whole plan: moves, waits, prediction, and the
@@ -24,6 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from controller import DATABASES, measure
+from controller import page as cost
 from limosa.cli.table import table
 from limosa.fleet.board import Board
 from limosa.fleet.consolidate import consolidate, homeless, upper_bound
@@ -194,10 +199,17 @@ def main() -> None:
     parser.add_argument("--hosts", type=int, default=1000)
     parser.add_argument("--solver", type=float, default=20.0 if installed() else 0.0, help="seconds; 0 leaves it out")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--controller", action="store_true", help="measure a controller instead of the planners")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of measuring a controller, on each database")
+    parser.add_argument("--database", choices=DATABASES, action="append", help="default: both, one after the other")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     cpus = processors(asked.cpuid)
     usual = generate(cpus, Shape(hosts=asked.hosts, seed=asked.seed))
+    if asked.controller:
+        measured = measure(usual, asked.seconds, asked.database or DATABASES)
+        print(json.dumps([row._asdict() for row in measured]) if asked.json else cost(measured, usual, asked.seconds))
+        return
     tight = generate(cpus, Shape(hosts=asked.hosts, fill=0.916, unevenness=0.05, seed=asked.seed))
     found = [
         *drains(usual, asked.hosts // 20, f"drain of {asked.hosts // 20} hosts", 0.0),

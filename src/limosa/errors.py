@@ -25,11 +25,13 @@
     ├── Fenced                another controller carries the operation on             exit 75
     ├── Forbidden             the token does not allow it                             exit 10
     │   └── NoToken           nobody knows the token, or there is none                exit 10
+    │       └── TooManyTokens so many wrong ones that the address should wait         exit 75
     └── PartlyDone            an operation is over, and guests are left               exit 40
 
 Exit statuses are those of design section 9.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -271,6 +273,21 @@ class NoToken(Forbidden):
     """Nobody knows this token, or there is none."""
 
     code = "no-token"
+
+
+class TooManyTokens(NoToken):
+    """So many wrong tokens came from one address that it should wait.
+
+    Args:
+        wait: seconds.
+    """
+
+    code = "too-many-tokens"
+    exit_status = 75
+
+    def __init__(self, what: str, wait: float) -> None:
+        super().__init__(what, remedy="find what sends them; a right token is let in at any time")
+        self.wait = math.ceil(wait)
 
 
 class PartlyDone(LimosaError):

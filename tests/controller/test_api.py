@@ -15,6 +15,8 @@ from limosa.fleet.controller import Controller
 from limosa.testing.fleet import FLAGS, guest, report
 from limosa.wire.fleet import Role
 
+JSON = {"Content-Type": "application/json"}
+
 
 class Api(NamedTuple):
     """A controller with three hosts, and clients with tokens of each role."""
@@ -153,13 +155,22 @@ async def test_a_repeated_request_with_its_key_begins_nothing_new(api: Api) -> N
     assert (other.status_code, other.json()["code"]) == (409, "blocked")
 
 
+async def test_a_repeated_request_is_answered_even_if_it_could_not_be_planned_any_more(api: Api) -> None:
+    asked = {"kind": "move", "moves": [{"guest": "web1", "to": "b"}]}
+    key = {"Idempotency-Key": "k2"}
+    first = (await api.operator.post("/v1/operations", json=asked, headers=key)).json()
+    await api.controller.registry.take("a", report("a", guest("web2", "a")), time.time())
+    assert (await api.operator.post("/v1/operations", json=asked)).status_code == 404
+    assert (await api.operator.post("/v1/operations", json=asked, headers=key)).json()["id"] == first["id"]
+
+
 REFUSED: tuple[tuple[str, str, Any, int], ...] = (
     ("get", "/v1/hosts/z", None, 404),
     ("get", "/v1/nothing", None, 404),
     ("get", "/v1/guests/z/fits", None, 404),
     ("get", "/v1/hosts?limit=0", None, 400),
     ("post", "/v1/plans", {"kind": "drain", "hosts": ["z"]}, 404),
-    ("post", "/v1/plans", {"kind": "drain"}, 400),
+    ("post", "/v1/plans", {"kind": "drain"}, 422),
     ("post", "/v1/plans", {"kind": "explode"}, 400),
     ("post", "/v1/plans", {"kind": "drain", "hosts": ["a"], "surprise": 1}, 400),
     ("put", "/v1/hosts/a/state", {"state": "drained"}, 400),
@@ -177,7 +188,7 @@ async def test_what_cannot_be_is_refused_in_the_usual_parts(api: Api) -> None:
 
 
 async def test_a_huge_body_is_refused(api: Api) -> None:
-    answer = await api.operator.post("/v1/plans", content=b"[" + b" " * 2_000_000 + b"]")
+    answer = await api.operator.post("/v1/plans", content=b"[" + b" " * 2_000_000 + b"]", headers=JSON)
     assert answer.status_code == 413
 
 
@@ -190,7 +201,7 @@ async def test_a_guest_with_two_owners_is_found(api: Api) -> None:
 
 async def test_a_silent_host_is_shown_as_silent_and_its_guests_as_last_seen(api: Api) -> None:
     await api.controller.registry.seen({"a": time.time() - 100})
-    await api.controller.registry.silent("a", "no route")
+    await api.controller.registry.silent({"a": "no route"})
     host = (await api.viewer.get("/v1/hosts/a")).json()
     assert (host["silent_for"] > 90, host["trouble"], host["guests"]) == (True, "no route", 2)
     assert (await api.viewer.get("/v1/guests/web1")).json()["silent_for"] > 90

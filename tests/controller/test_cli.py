@@ -25,7 +25,7 @@ from limosa.api import operations as operations_api
 from limosa.api.app import app
 from limosa.cli import limosa
 from limosa.cli.lazy import run
-from limosa.errors import Blocked, PeerError
+from limosa.errors import BY_CODE, Blocked, PeerError
 from limosa.fleet.config import load
 from limosa.fleet.controller import Controller
 from limosa.fleet.operations import carry_out
@@ -347,6 +347,11 @@ async def test_a_hostile_name_does_not_reach_the_terminal(fleet: Fleet, capsys: 
         assert r"web\x1b]0;owned\x07\u202e1" in shown
 
 
+def test_the_command_line_knows_every_error_that_a_controller_or_an_agent_may_send() -> None:
+    strangers = {kind.__module__ for kind in BY_CODE.values()} - {"limosa.errors", "limosa.cli.failure"}
+    assert not [module for module in strangers if module.startswith("limosa.")]
+
+
 class Terminal:
     """A command line on a terminal of its own."""
 
@@ -393,25 +398,37 @@ class Terminal:
         return self._process.wait(30)
 
 
-def _drain_on_a_terminal() -> tuple[int, str]:
+def _interrupted_drain(word: str) -> tuple[int, str]:
     terminal = Terminal(["drain", "a"])
     terminal.read_until("Carry out this drain?")
     terminal.type("y\n")
     terminal.read_until("▶")
     terminal.interrupt()
     terminal.read_until("watch on?")
-    terminal.type("leave\n")
+    terminal.type(f"{word}\n")
     return terminal.end(), terminal.shown
 
 
 @on_sqlite
-async def test_on_a_terminal_it_asks_draws_and_leaves_the_operation_running_after_ctrl_c(fleet: Fleet) -> None:
+@pytest.mark.parametrize(
+    ("word", "exit_status", "phases"),
+    [
+        ("leave", 75, {Phase.RUNNING}),
+        ("pause", 75, {Phase.RUNNING, Phase.PAUSED}),  # what is wished, and what is done at the next look
+        ("cancel", 30, {Phase.CANCELLED}),
+    ],
+)
+async def test_on_a_terminal_it_asks_draws_and_after_ctrl_c_does_as_it_is_told(
+    fleet: Fleet, word: str, exit_status: int, phases: set[Phase]
+) -> None:
     fleet.agents.seconds = 1e9
-    status, shown = await asyncio.to_thread(_drain_on_a_terminal)
+    status, shown = await asyncio.to_thread(_interrupted_drain, word)
     operation = await latest(fleet)
-    assert (status, operation.phase) == (75, Phase.RUNNING)
-    assert f"limosa operations watch {operation.id}" in shown
+    assert status == exit_status
+    assert operation.phase in phases
     assert "2 moving" in shown
+    hint = {"leave": "watch", "pause": "resume"}.get(word)
+    assert hint is None or f"limosa operations {hint} {operation.id}" in shown
 
 
 def _declined() -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from limosa.errors import NotFound
+from limosa.errors import NotFound, PeerError
 from limosa.fleet.controller import Controller
 from limosa.fleet.history import History
 from limosa.fleet.operations.store import OperationStore
@@ -14,9 +14,10 @@ from limosa.fleet.registry import Registry
 from limosa.history.select import Wanted, page
 from limosa.history.weeks import weeks_back
 from limosa.migration.archive import past_move
+from limosa.testing.fleet import guest, report
 from limosa.testing.moves import record
 from limosa.wire.fleet import OperationAsked, OperationKind, Phase
-from limosa.wire.history import HistoryPage, HistoryTold, Mark, MoveRecord
+from limosa.wire.history import HistoryPage, HistoryTold, Mark, MoveRecord, RecordAsk
 from limosa.wire.moves import MoveState
 
 from .test_api import Api, api
@@ -111,6 +112,11 @@ async def test_a_move_that_nobody_knows_is_not_found_anywhere(api: Api) -> None:
         answer = await api.viewer.get(f"/v1/moves/m0{path}")
         assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
     assert (await api.viewer.get("/v1/history", params={"after": "m0"})).status_code == 404
+    for odd in ("%00", "a b", "%F0%9F%98%80", "m" * 65):
+        assert (await api.viewer.get(f"/v1/moves/{odd}")).status_code in {400, 404}
+        assert (await api.viewer.get(f"/v1/history?guest={odd}")).status_code in {200, 400}
+    for week in ("2026-W54", "0001-W01", "x"):
+        assert (await api.viewer.get("/v1/history/weeks", params={"week": week})).status_code == 422
 
 
 async def test_the_log_of_a_move_names_the_hosts_that_do_not_answer(api: Api) -> None:
@@ -170,3 +176,55 @@ async def test_the_database_of_one_controller_is_the_history_of_the_next(api: Ap
     assert await again.record("m00000001") == final
     with pytest.raises(NotFound):
         await again.record("m00000009")
+
+
+class Source:
+    """The agent that drives a move: at each question for news it has gone on a little, and at last it is over."""
+
+    def __init__(self, final: MoveRecord) -> None:
+        flying = msgspec.structs.replace(final.status, state=MoveState.RUNNING, measured=None)
+        going = [msgspec.structs.replace(final, ended=None, status=flying, number=number) for number in range(3)]
+        self.story = [*going, final]
+        self.told = 0
+        self.silent = False
+
+    async def answer(self, host: str, ask: RecordAsk) -> MoveRecord:
+        if self.silent:
+            raise PeerError(f"{host} does not answer")
+        if host != "a" or ask.move != self.story[0].status.id:
+            raise NotFound(f"there is no move {ask.move} here")
+        if ask.seen == self.story[self.told].number:
+            self.told += 1
+        return self.story[self.told]
+
+
+@pytest.fixture
+async def source(api: Api, monkeypatch: pytest.MonkeyPatch) -> Source:
+    """A move that nobody ordered from the controller is in flight from a to b; both report its guest."""
+    there = Source(record("m0000f001", source="a", destination="b"))
+    for host in ("b", "a"):
+        moving = guest("web1", host)
+        shown = msgspec.structs.replace(moving.shown, move="m0000f001")
+        await api.controller.registry.take(host, report(host, msgspec.structs.replace(moving, shown=shown)), NOW)
+    monkeypatch.setattr(api.controller.history, "_ask", there.answer)
+    monkeypatch.setattr("limosa.api.history.SPACING", 0.0)
+    return there
+
+
+async def test_a_move_in_flight_is_told_by_its_source_until_it_is_over(api: Api, source: Source) -> None:
+    first = await api.viewer.get("/v1/moves/m0000f001")
+    assert msgspec.json.decode(first.content, type=MoveRecord) == source.story[0]
+    answer = await api.viewer.get("/v1/moves/m0000f001/events")
+    data = [line[5:].strip() for line in answer.text.splitlines() if line.startswith("data:")]
+    assert [msgspec.json.decode(each, type=MoveRecord) for each in data] == source.story
+
+
+async def test_a_silent_source_is_no_answer_but_no_end_of_the_move_either(api: Api, source: Source) -> None:
+    changes = api.controller.history.changes("m0000f001")
+    assert await anext(changes) == source.story[0]
+    source.silent = True
+    assert [await anext(changes) for _ in range(3)] == [None, None, None]
+    answer = await api.viewer.get("/v1/moves/m0000f001")
+    assert (answer.status_code, answer.json()["code"]) == (502, PeerError.code)
+    source.silent = False
+    assert [each async for each in changes] == source.story[1:]

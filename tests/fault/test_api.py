@@ -26,6 +26,7 @@ from limosa.guest.profile import Profile
 from limosa.units import HostName, Side
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.hooks import HookShown, HookTried
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown, Stage
 
 T = TypeVar("T")
@@ -103,6 +104,13 @@ class Script:
     async def known_hosts(self) -> tuple[HostShown, ...]:
         return ()
 
+    def hooks(self) -> tuple[HookShown, ...]:
+        return (HookShown(name="dns", kind="command", target="/etc/limosa/hooks.d/dns", waiting=2),)
+
+    async def test_hooks(self, name: str) -> tuple[HookTried, ...]:
+        self.asked.append(name)
+        return (HookTried(name="dns", delivered=False, answer="exit status 3", seconds=0.1),)
+
     async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
         self.asked.append(ask)
         return HostCpu(host=host, source=Source.QEMU, flags=("avx2",))
@@ -155,6 +163,14 @@ async def test_a_doctor_is_asked_to_look_or_to_fix(bench: Bench) -> None:
     assert (await bench.ask(lambda c: c.doctor(fix=False))).clean
     assert (await bench.ask(lambda c: c.doctor(fix=True))).clean
     assert bench.script.asked == [False, True]
+
+
+async def test_hooks_are_listed_and_tried(bench: Bench) -> None:
+    listed = await bench.ask(lambda client: client.ask("GET", "/v1/hooks"))
+    assert msgspec.json.decode(listed, type=list[HookShown]) == list(bench.script.hooks())
+    tried = await bench.ask(lambda client: client.ask("POST", "/v1/hooks/test", {"hook": "dns"}))
+    assert msgspec.json.decode(tried, type=list[HookTried])[0].answer == "exit status 3"
+    assert bench.script.asked == ["dns"]
 
 
 async def test_evidence_arrives_with_the_name_of_who_gave_it(bench: Bench) -> None:

@@ -1,7 +1,8 @@
 """A controller at an agent's peer port: what its role lets it do, and what nobody else may."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -121,3 +122,22 @@ def test_a_repeated_order_means_the_same_move_and_another_attempt_another_one() 
     first = move_of(Hand("drain-1", 1), "web1#1")
     assert first == move_of(Hand("drain-1", 7), "web1#1")
     assert len({first, move_of(Hand("drain-1", 1), "web1#2"), move_of(Hand("drain-2", 1), "web1#1")}) == 3
+
+
+async def test_a_controller_links_to_more_hosts_than_a_hundred(tmp_path: Path) -> None:
+    pki.create_ca(tmp_path / "ca", "ca")
+    pki.issue_host(tmp_path / "ca", "fleet-1", ["127.0.0.1"], tmp_path / "fleet-1" / "pki", controller=True)
+    names = [HostName(f"h{number}") for number in range(105)]
+    base, own = config_of(tmp_path, "any"), config_of(tmp_path, "fleet-1")
+    async with AsyncExitStack() as stack:
+        for name in names:
+            pki.issue_host(tmp_path / "ca", name, ["127.0.0.1"], tmp_path / name / "pki")
+            served = replace(base, host=name, pki_dir=tmp_path / name / "pki")
+            server = await serve(served, {}, for_controllers={"fleet": (type(None), by_controller)})
+            stack.push_async_callback(server.close)
+            write_missing(own.hosts_file, {name: HostEntry(address=f"127.0.0.1:{server.port}")})
+        peers = Peers(own, Hosts(own.hosts_file))
+        stack.push_async_callback(peers.close)
+        links = await asyncio.gather(*(peers.link(name) for name in names))
+        answers = await asyncio.gather(*(link.call("fleet", None, str) for link in links))
+    assert answers == ["controller fleet-1"] * len(names)

@@ -287,6 +287,14 @@ async def test_a_renewed_certificate_is_used_without_a_restart(pair: Pair, tmp_p
     await pair.still_serves()
 
 
+async def test_the_callers_own_renewed_certificate_is_used_without_a_restart(pair: Pair, tmp_path: Path) -> None:
+    issue(tmp_path, "a", now=datetime.now(UTC) - timedelta(days=800))
+    with pytest.raises(PeerError, match="expired"):
+        await pair.peers.link(B)
+    issue(tmp_path, "a")
+    assert not (await pair.peers.link(B)).lost
+
+
 async def test_without_certificates_both_ends_say_so(tmp_path: Path) -> None:
     config = config_of(tmp_path, "a")
     with pytest.raises(NotFound, match=r"ca-cert.pem is missing"):

@@ -178,6 +178,21 @@ def test_an_empty_host_that_joins_never_makes_a_drain_worse(fleet: Inventory, co
     assert cost(after) <= cost(before)
 
 
+@unhurried
+@given(fleets(), st.integers(1, 3), st.randoms(use_true_random=False))
+def test_plans_do_not_depend_on_the_order_in_which_hosts_and_guests_were_told(
+    fleet: Inventory, count: int, dice: random.Random
+) -> None:
+    mixed = Inventory(
+        hosts=tuple(dice.sample(fleet.hosts, len(fleet.hosts))),
+        guests=tuple(dice.sample(fleet.guests, len(fleet.guests))),
+        limits=fleet.limits,
+    )
+    assert drain(mixed, names(fleet, count)) == drain(fleet, names(fleet, count))
+    assert rebalance(mixed, now=Seconds(0.0)) == rebalance(fleet, now=Seconds(0.0))
+    assert consolidate(mixed) == consolidate(fleet)
+
+
 def cost(plan: Plan) -> tuple[int, int]:
     return len(plan.left), sum(planned.role is Role.MAKE_ROOM for planned in plan.moves)
 

@@ -14,11 +14,12 @@ import msgspec
 import pytest
 
 from limosa.agent import pki
-from limosa.cli import fleet_client, https, limosa
+from limosa.cli import fleet_client, fleet_doctor, https, limosa
 from limosa.cli.fleet_client import FleetClient
 from limosa.cli.https import token, trusted, way_to_controller
 from limosa.cli.lazy import run
 from limosa.errors import ControllerUnreachable, LimosaError, NoToken, Untrusted, UsageError
+from limosa.wire.doctor import FleetDiagnosis, Trouble, Weight
 from limosa.wire.fleet import Forecast, Operation, OperationAsked, OperationKind, Phase
 
 RUNNING = Operation(
@@ -57,8 +58,11 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextmanager
-def server(certificates: Path, answer: Answer) -> Iterator[tuple[str, list[Any]]]:
-    """An HTTPS server that answers every request in this way; its URL, and the requests."""
+def server(certificates: Path, answer: Answer, *, mutual: bool = False) -> Iterator[tuple[str, list[Any]]]:
+    """An HTTPS server that answers every request in this way; its URL, and the requests.
+
+    With `mutual` it wants a certificate of whoever asks, as agents do of each other.
+    """
     asked: list[Any] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -81,6 +85,10 @@ def server(certificates: Path, answer: Answer) -> Iterator[tuple[str, list[Any]]
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificates / "host" / pki.HOST_CERT, certificates / "host" / pki.HOST_KEY)
+
+    if mutual:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(certificates / "ca" / pki.CA_CERT)
 
     class Server(http.server.ThreadingHTTPServer):
         block_on_close = False
@@ -172,6 +180,13 @@ def test_what_speaks_no_tls_and_what_does_not_answer_are_told_apart(certificates
     assert isinstance(error, UsageError)
     assert "does not speak TLS" in error.what
     assert isinstance(asked_for_hosts(f"https://127.0.0.1:{port}", certificates), ControllerUnreachable)
+
+
+def test_where_an_agents_port_breaks_off_the_port_is_asked_about(certificates: Path) -> None:
+    with server(certificates, says(200, b""), mutual=True) as (url, _):
+        error = asked_for_hosts(url, certificates)
+    assert isinstance(error, ControllerUnreachable)
+    assert "and not an agent's" in error.remedy
 
 
 def _speak_plainly(listening: socket.socket) -> None:
@@ -276,10 +291,38 @@ def test_what_needs_a_controller_says_how_to_name_one(words: list[str], capsys: 
     assert "-H https://controller:8447" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["show", "web1"], ["speed", "5M"], ["doctor"], ["cpu", "show", "a"]])
+@pytest.mark.parametrize("words", [["show", "web1"], ["speed", "5M"], ["cpu", "show", "a"]])
 def test_what_needs_an_agent_says_so_to_a_controller(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(limosa, ["-H", "https://fleet-1:8447", *words]) == 2
     assert "this takes an agent" in capsys.readouterr().err
+
+
+def test_a_fleets_doctor_tells_three_parts_and_that_not_everybody_answered() -> None:
+    trouble = Trouble(weight=Weight.ERROR, host="a", what="web1 is in doubt", guest_runs="paused on a", remedy="ask b")
+    sick = FleetDiagnosis(at=0.0, hosts=3, asked=2, troubles=(trouble,))
+    assert fleet_doctor.page(sick).splitlines() == [
+        "error: a: web1 is in doubt",
+        "  the guest runs: paused on a",
+        "  to do: ask b",
+        "",
+        "2 of 3 hosts looked at: something is wrong",
+    ]
+    well = msgspec.structs.replace(sick, asked=3, troubles=())
+    assert fleet_doctor.page(well) == "3 of 3 hosts looked at: all is well"
+
+
+def test_a_fleets_doctor_is_asked_of_the_controller(
+    certificates: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LIMOSA_CA", str(certificates / "ca" / pki.CA_CERT))
+    found = FleetDiagnosis(at=0.0, hosts=1, asked=1, troubles=(Trouble(weight=Weight.WARNING, host="a", what="w"),))
+    with server(certificates, says(200, msgspec.json.encode(found))) as (url, asked):
+        assert run(limosa, ["-H", url, "doctor", "--json"]) == 40
+        assert run(limosa, ["-H", url, "doctor", "--fix"]) == 2
+    assert [path for _, path, _ in asked] == ["/v1/doctor"]
+    told = capsys.readouterr()
+    assert msgspec.json.decode(told.out, type=FleetDiagnosis) == found
+    assert "limosa -H ssh://root@HOST doctor --fix" in told.err
 
 
 def test_an_option_of_agents_is_not_dropped_in_silence(capsys: pytest.CaptureFixture[str]) -> None:

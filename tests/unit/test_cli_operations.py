@@ -164,8 +164,17 @@ def test_the_end_lists_what_is_left_and_why_beside_what_was_predicted() -> None:
     ]
 
 
+def test_a_guest_that_was_planned_again_is_counted_once() -> None:
+    elsewhere = item(WEB2, ItemState.DONE, destination="d", attempts=5, move_state=MoveState.COMPLETED)
+    twice = ended(Phase.PARTLY, DONE, FAILED, elsewhere)
+    assert final_page(twice).splitlines()[0] == "drain of a: partly done, 2 of 2 guests moved, 1 could not move"
+    assert "NOT MOVED" not in final_page(twice)
+    assert operations_table([twice], NOW).splitlines()[1].split()[6:8] == ["2/2", "1"]
+
+
 def test_a_guest_of_which_no_agent_gave_account_is_not_said_to_be_anywhere() -> None:
     assert place_of(ended(Phase.PARTLY, DONE, FAILED)) == "1 guest at the destination, the others where they were"
+    assert place_of(ended(Phase.PARTLY, FAILED)) == "every guest where it was"
     silent = item(FAILED, ItemState.FAILED, move_state=MoveState.RUNNING)
     assert "of web2 no agent said so" in place_of(ended(Phase.PARTLY, DONE, silent))
 

@@ -193,6 +193,9 @@ def test_hostile_names_appear_as_text(make: Any) -> None:
     page = Page(text)
     assert {tag for tag, _ in page.elements} & {"script", "img"} == set()
     assert "&lt;script&gt;" in text
+    outside = re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL)
+    assert "\u202e" not in outside
+    assert r"\u202e" in outside
 
 
 def plots(one: MoveRecord) -> Iterator[str]:

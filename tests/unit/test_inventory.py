@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from limosa.cpu.facts import HostCpu, Source
-from limosa.fleet.inventory import Guest, GuestId, Host, HostState, Inventory, Limits, Move, Room, intern
+from limosa.fleet.inventory import Guest, GuestId, Host, HostState, Inventory, Limits, Move, Room
 from limosa.units import GIB, Bytes, GuestName, HostName
 
 A, B = HostName("a"), HostName("b")
@@ -54,6 +54,14 @@ def test_equal_processors_become_one_value() -> None:
     def cpu(name: str) -> HostCpu:
         return HostCpu(host=name, source=Source.CPUID, flags=("sse2",))
 
-    hosts = tuple(msgspec.structs.replace(host, cpu=cpu(host.name)) for host in fleet().hosts)
-    shared = intern(msgspec.structs.replace(fleet(), hosts=hosts))
-    assert shared.hosts[0].cpu is shared.hosts[1].cpu
+    made = [msgspec.structs.replace(host, cpu=cpu(host.name)) for host in fleet().hosts]
+    read = msgspec.json.decode(msgspec.json.encode(made), type=list[Host])
+    assert made[0].cpu is not None
+    assert len({id(host.cpu) for host in (*made, *read)}) == 1
+
+
+def test_hosts_and_guests_stand_in_the_order_of_their_names_however_they_were_given() -> None:
+    there = fleet()
+    turned = Inventory(hosts=there.hosts[::-1], guests=there.guests[::-1], limits=there.limits)
+    assert turned == there
+    assert [host.name for host in turned.hosts] == sorted(host.name for host in turned.hosts)

@@ -6,6 +6,8 @@
     GET  /v1/hosts                     [HostShown]; asks every peer
     GET  /v1/hosts/{host}/cpu          HostCpu; ?machine=M&version=X.Y.Z&accel=A names the guest it is for
     POST /v1/guests/{guest}/resolve    {"evidence": TEXT} -> MoveStatus; ends a doubt on the caller's word
+    GET  /v1/hooks                     [HookShown]
+    POST /v1/hooks/test                {"hook": NAME} -> [HookTried]; sends a test event, to every hook without a name
     GET  /v1/doctor                    Diagnosis; asks every peer
     POST /v1/doctor/fix                Diagnosis, after what is proved unused on this host was removed
     POST /v1/plan                      MoveRequest -> PlanShown; changes nothing
@@ -54,6 +56,7 @@ from limosa.guest.profile import Profile
 from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.hooks import HookShown, HookTried
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 
 T = TypeVar("T")
@@ -89,6 +92,12 @@ class Fenced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST …/resolve: how the caller knows that the other host does not run the guest."""
 
     evidence: str
+
+
+class Meant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/hooks/test: a hook's name, or nothing for all of them."""
+
+    hook: str = ""
 
 
 class Engine(Protocol):
@@ -136,6 +145,12 @@ class Sight(Protocol):
 
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """This host and the others."""
+
+    def hooks(self) -> tuple[HookShown, ...]:
+        """How each hook fares."""
+
+    async def test_hooks(self, name: str) -> tuple[HookTried, ...]:
+        """Send a test event to one hook, or to all."""
 
     async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
         """The processor of a known host, as far as guests can be given it."""
@@ -194,6 +209,8 @@ class Api:
             web.post("/v1/guests/{guest}/resolve", self._resolve),
             web.get("/v1/hosts", self._hosts),
             web.get("/v1/hosts/{host}/cpu", self._cpu),
+            web.get("/v1/hooks", self._hooks),
+            web.post("/v1/hooks/test", self._test_hooks),
             web.get("/v1/doctor", self._doctor),
             web.post("/v1/doctor/fix", self._fix),
             web.post("/v1/plan", self._plan),
@@ -224,6 +241,12 @@ class Api:
 
     async def _cpu(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.cpu(HostName(request.match_info["host"]), CpuAsk.of(request.query)))
+
+    async def _hooks(self, _request: web.Request) -> web.StreamResponse:
+        return _json(self._sight.hooks())
+
+    async def _test_hooks(self, request: web.Request) -> web.StreamResponse:
+        return _json(await self._sight.test_hooks((await _body(request, Meant)).hook))
 
     async def _doctor(self, _request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.examine(fix=False))

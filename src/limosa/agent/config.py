@@ -17,14 +17,17 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 
+from limosa.agent.hooks.config import HookConfig, require_distinct
 from limosa.cpu.expansion import BROADEST
 from limosa.cpu.flags import CpuFlags
 from limosa.errors import UsageError
 from limosa.units import BytesPerSecond, HostName, Seconds, parse_size
+from limosa.wire.hooks import EventKind
 
 T = TypeVar("T")
 
 PEER_PORT = 7447
+METRICS_PORT = 9177
 MIGRATION_PORTS = range(49152, 49216)
 """The range that firewalls of this field already know."""
 
@@ -33,6 +36,8 @@ _ADDRESS = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _HOST_NAME = re.compile(
     r"(?=.{1,253}\Z)(?=.*[a-z])[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 )
+_HOOK = re.compile(r"^[ \t]*\[\[[ \t]*[\"']?hooks[\"']?[ \t]*\]\]", re.MULTILINE)
+_EVENTS = tuple(kind for kind in EventKind if kind is not EventKind.TEST)
 _UNKNOWN_FIELD = re.compile(r"unknown field `(?P<key>[^`]+)`")
 _AT = re.compile(r" - at `\$\.?(?P<key>[^`\[]*)[^`]*`")
 
@@ -103,6 +108,10 @@ class Config:
     """How much is kept of finished moves."""
     controllers: tuple[str, ...] | None = None
     """Controllers that may command this agent; None for every one that the fleet's CA made."""
+    metrics: Endpoint | None = None
+    """Where Prometheus finds this agent; None where it is not to be found."""
+    hooks: tuple[HookConfig, ...] = ()
+    """Who is told where guests live; those of all files together."""
 
     @property
     def hosts_file(self) -> Path:
@@ -113,6 +122,11 @@ class Config:
     def socket(self) -> Path:
         """Where the command line finds this agent."""
         return self.run_dir / "agent.sock"
+
+    @property
+    def hooks_file(self) -> Path:
+        """How far each hook is."""
+        return self.state_dir / "hooks.json"
 
     @property
     def tokens_file(self) -> Path:
@@ -138,6 +152,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silence: float | int | None = None
     controllers: list[str] | None = None
     history: HistoryConfig | None = None
+    metrics: str | None = None
+    hooks: list[dict[str, Any]] | None = None
 
 
 def load(config_dir: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Config:
@@ -153,14 +169,52 @@ def load(config_dir: Path | None = None, *, overrides: Mapping[str, Any] | None 
     """
     directory = config_dir or Path(os.environ.get("LIMOSA_CONFIG_DIR") or "/etc/limosa")
     merged: dict[str, Any] = {}
+    hooks: tuple[HookConfig, ...] = ()
     for file in (directory / "agent.toml", *sorted((directory / "conf.d").glob("*.toml"))):
         if file.exists():
-            merged |= _fields(_read_file(file))
+            read, text = _read_file(file)
+            merged |= _fields(read)
+            hooks = hooks_of(read.hooks or (), file, text, _EVENTS, before=hooks)
     merged |= {key: os.environ[name] for key, name in _ENVIRONMENT.items() if os.environ.get(name)}
     if overrides:
         given = {k: v for k, v in overrides.items() if v is not None}
         merged |= _fields(convert(given, _File, "arguments", ""))
-    return _settle(directory, merged)
+    return _settle(directory, merged, hooks)
+
+
+def hooks_of(
+    tables: Sequence[Mapping[str, Any]],
+    file: Path,
+    text: str,
+    kinds: Sequence[str],
+    *,
+    before: tuple[HookConfig, ...] = (),
+) -> tuple[HookConfig, ...]:
+    """The tables `[[hooks]]` of one file, added to those of the files before it.
+
+    Args:
+        tables: as TOML has them.
+        file: the file.
+        text: its text.
+        kinds: events that this daemon tells of.
+        before: of the files before.
+
+    Raises:
+        UsageError: one makes no sense; names file, line and key.
+    """
+    starts = [found.start() for found in _HOOK.finditer(text)]
+    found = before
+    for number, table in enumerate(tables):
+        # Blank lines in place of what stands before: the key is looked for in this table, and its line stays right.
+        first = starts[number] if number < len(starts) else 0
+        own = "\n" * text.count("\n", 0, first) + text[first : starts[number + 1] if number + 1 < len(starts) else None]
+        hook = convert(table, HookConfig, file, own, "hooks")
+        try:
+            require_distinct((*found, hook), kinds)
+        except ValueError as error:
+            raise wrong(file, own, "hooks", str(error)) from error
+        found = (*found, hook)
+    return found
 
 
 def read_toml(file: Path) -> tuple[dict[str, Any], str]:
@@ -245,7 +299,7 @@ def _fields(file: _File) -> dict[str, Any]:
     return {key: value for key, value in msgspec.structs.asdict(file).items() if value is not None}
 
 
-def _read_file(file: Path) -> _File:
+def _read_file(file: Path) -> tuple[_File, str]:
     values, text = read_toml(file)
     read = convert(values, _File, file, text)
     for key, value in _fields(read).items():
@@ -253,7 +307,7 @@ def _read_file(file: Path) -> _File:
             _PARSERS.get(key, lambda _: None)(value)
         except ValueError as error:
             raise wrong(file, text, key, str(error)) from error
-    return read
+    return read, text
 
 
 def convert(values: Any, to: type[T], file: Path | str, text: str, inside: str = "") -> T:
@@ -269,11 +323,11 @@ def convert(values: Any, to: type[T], file: Path | str, text: str, inside: str =
         if unknown:
             known = ", ".join(getattr(to, "__struct_fields__", ()))
             raise wrong(file, text, unknown["key"], f"no such key; there are {known}") from error
-        key = at["key"] if at else inside
+        key = (at["key"] if at else "") or inside
         raise wrong(file, text, key, _AT.sub("", str(error))) from error
 
 
-def _settle(directory: Path, given: Mapping[str, Any]) -> Config:
+def _settle(directory: Path, given: Mapping[str, Any], hooks: tuple[HookConfig, ...]) -> Config:
     state_dir = Path(given.get("state_dir", "/var/lib/limosa"))
     try:
         parsed = {key: _PARSERS[key](value) for key, value in given.items() if key in _PARSERS}
@@ -297,6 +351,8 @@ def _settle(directory: Path, given: Mapping[str, Any]) -> Config:
         silence=parsed.get("silence", Seconds(5.0)),
         controllers=tuple(given["controllers"]) if "controllers" in given else None,
         history=given.get("history", HistoryConfig()),
+        metrics=parsed.get("metrics"),
+        hooks=hooks,
     )
 
 
@@ -344,6 +400,7 @@ _PARSERS: dict[str, Any] = {
     "listen": parse_endpoint,
     "migration_address": lambda text: parse_address(text) if text else "",
     "migration_ports": _ports,
+    "metrics": lambda text: parse_endpoint(text, METRICS_PORT) if text else None,
     "bandwidth": _bandwidth,
     "silence": _silence,
     "state_dir": _absolute,

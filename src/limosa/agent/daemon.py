@@ -19,9 +19,13 @@ from limosa.agent.cpu import CpuAsk, cpu_of
 from limosa.agent.dial import Peers
 from limosa.agent.doctor import Doctor
 from limosa.agent.history import History
+from limosa.agent.hooks.courier import Courier
+from limosa.agent.hooks.journal import JournalEvents, ProgressFile
 from limosa.agent.hosts import Hosts
 from limosa.agent.join import Door
 from limosa.agent.keeper import Keeper
+from limosa.agent.metrics import AgentState, Metrics
+from limosa.agent.metrics_port import MetricsPort
 from limosa.agent.notify import feed_watchdog, notify
 from limosa.agent.orders import Orders
 from limosa.agent.peer import PeerServer, serve
@@ -37,6 +41,7 @@ from limosa.migration.moves import Moves
 from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.hooks import HookShown, HookTried
 
 _log = structlog.get_logger()
 
@@ -47,7 +52,8 @@ class Agent:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.hosts = Hosts(config.hosts_file)
-        self.peers = Peers(config, self.hosts)
+        self.metrics = Metrics()
+        self.peers = Peers(config, self.hosts, self.metrics.calls.heard)
         facts = this_host.facts(config, self.hosts)
         self.moves = Moves(
             facts,
@@ -58,8 +64,14 @@ class Agent:
         )
         self.server: PeerServer | None = None
         self._service = Service(config, self.hosts, self.peers)
-        self.doctor = Doctor(config, self.hosts, self.peers, self.moves)
+        outbox = self.moves.store.outbox
+        self.courier = Courier(config.hooks, config.host, JournalEvents(outbox), ProgressFile(config.hooks_file))
+        outbox.listen(self.courier.wake)
+        self.doctor = Doctor(config, self.hosts, self.peers, self.moves, self.courier)
         self._reporter = Reporter(config, self.moves, facts.migration_address)
+        self.moves.when_over(self.metrics.moves.count)
+        self.metrics.read(AgentState(config, self.hosts, self.peers, self.moves, self._reporter, lambda: self.server))
+        self._metrics_port: MetricsPort | None = None
         self._orders = Orders(self.moves, config.state_dir)
         self._keeper = Keeper(config.run_dir, self.moves)
         self._history = History(self.moves)
@@ -73,9 +85,12 @@ class Agent:
             PeerError: the port cannot be had, or a certificate is no good.
             UsageError: the socket cannot be made, or `hosts.toml` is wrong.
         """
+        await self.courier.open()
         await self.moves.restore()
         self._keeper.start()
+        self.courier.start()
         await self._open_peer_port()
+        await self._open_metrics_port()
         await self._api.open()
         self._beside(this_host.qemu_versions(self.config.qemu))  # asked once now, so that nobody waits for it later
         _log.info(
@@ -92,6 +107,9 @@ class Agent:
         await self._reporter.close()
         await self._keeper.close()
         await self.moves.close()
+        if self._metrics_port:
+            await self._metrics_port.close()
+        await self.courier.close()
         for task in self._background:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
@@ -111,6 +129,7 @@ class Agent:
                 self.server.reload()
             else:
                 await self._open_peer_port()
+            await self._open_metrics_port()
         except LimosaError as error:
             _log.error("cannot use the new certificates", why=error.what, remedy=error.remedy)
         else:
@@ -122,12 +141,25 @@ class Agent:
             **self._reporter.handlers(),
             **self._orders.handlers(),
             **self._history.handlers(),
+            **self.doctor.for_controllers(),
         }
         door = Door(self.config, self._service.tell_of)
         try:
             self.server = await serve(self.config, handlers, self.hosts, door.routes(), for_controllers=for_controllers)
         except NotFound as error:
             _log.warning("no peer can reach this host yet", why=error.what, remedy=error.remedy)
+
+    async def _open_metrics_port(self) -> None:
+        """Open it, or open it again with the certificates that are there now. Guests move without it too."""
+        if self._metrics_port:
+            await self._metrics_port.close()
+        if self.config.metrics is None:
+            return
+        self._metrics_port = MetricsPort(self.config, self.config.metrics, self.metrics.text)
+        try:
+            await self._metrics_port.open()
+        except LimosaError as error:
+            _log.error("Prometheus cannot scrape this agent", why=error.what, remedy=error.remedy)
 
     def _beside(self, deed: Any) -> None:
         task = asyncio.ensure_future(deed)
@@ -155,6 +187,14 @@ class Agent:
     async def known_hosts(self) -> tuple[HostShown, ...]:
         """The hosts that are known."""
         return await this_host.show_hosts(self.config, self.hosts, self.peers)
+
+    def hooks(self) -> tuple[HookShown, ...]:
+        """How each hook fares."""
+        return self.courier.shown()
+
+    async def test_hooks(self, name: str) -> tuple[HookTried, ...]:
+        """Try one hook, or all."""
+        return await self.courier.test(name)
 
     async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
         """The processor of this host, or of another one."""

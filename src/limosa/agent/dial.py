@@ -15,9 +15,10 @@ import structlog
 from limosa.agent import pki_check, trust
 from limosa.agent.config import Endpoint
 from limosa.agent.hosts import Hosts
-from limosa.agent.link import PeerLink
+from limosa.agent.link import Heard, PeerLink
+from limosa.agent.pki import CA_CERT, HOST_CERT, HOST_KEY
 from limosa.agent.websocket import ClientChannel
-from limosa.errors import PeerError, UsageError
+from limosa.errors import LimosaError, PeerError, UsageError
 from limosa.units import HostName, Seconds
 from limosa.wire.findings import Finding
 from limosa.wire.rpc import LARGEST_MESSAGE, PROTOCOL
@@ -25,9 +26,27 @@ from limosa.wire.rpc import LARGEST_MESSAGE, PROTOCOL
 DIAL_LIMIT = 5.0
 """Seconds for TCP, TLS and the upgrade together."""
 
+DIALLED_AT_ONCE = 16
+"""Hosts; a controller that starts knows a thousand, and all of their handshakes together would take longer than one
+may."""
+DIAL = "dial"
+"""What opening a link is called among the calls."""
+
 PEER_PATH = f"/v{PROTOCOL}/peer"
 
 _log = structlog.get_logger()
+
+
+_Stamp = tuple[int, int, int] | None
+
+
+def _stamp(file: Path) -> _Stamp:
+    """What changes when a file is replaced; None where there is none."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
 class Caller(Protocol):
@@ -49,12 +68,15 @@ class Caller(Protocol):
 class Peers:
     """Links to other hosts. Use it in one event loop, and close it."""
 
-    def __init__(self, config: Caller, hosts: Hosts) -> None:
+    def __init__(self, config: Caller, hosts: Hosts, heard: Heard | None = None) -> None:
         self._config = config
+        self._heard = heard
         self._hosts = hosts
         self._links: dict[HostName, PeerLink] = {}
         self._locks: dict[HostName, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._dialling = asyncio.Semaphore(DIALLED_AT_ONCE)
         self._session: aiohttp.ClientSession | None = None
+        self._trusted: tuple[tuple[_Stamp, ...], ssl.SSLContext] | None = None
         self.clocks: dict[HostName, tuple[Finding, ...]] = {}
         """What was found about each peer's clock when it was last dialled."""
 
@@ -72,8 +94,13 @@ class Peers:
         async with self._locks[host]:
             link = self._links.get(host)
             if link is None or link.lost:
-                link = self._links[host] = await self._dial(host, entry.endpoint)
+                link = self._links[host] = await self._try_dial(host, entry.endpoint)
             return link
+
+    @property
+    def open(self) -> frozenset[PeerLink]:
+        """Links that were dialled and live."""
+        return frozenset(link for link in self._links.values() if not link.lost)
 
     async def close(self) -> None:
         """End every link."""
@@ -81,10 +108,18 @@ class Peers:
         if self._session:
             await self._session.close()
 
+    async def _try_dial(self, host: HostName, endpoint: Endpoint) -> PeerLink:
+        try:
+            return await self._dial(host, endpoint)
+        except LimosaError as error:
+            if self._heard is not None:
+                self._heard(DIAL, error.code)
+            raise
+
     async def _dial(self, host: HostName, endpoint: Endpoint) -> PeerLink:
         remedy = f"see whether limosa-agent runs on {host} and port {endpoint.port} is open between the hosts"
         try:
-            async with asyncio.timeout(DIAL_LIMIT):
+            async with self._dialling, asyncio.timeout(DIAL_LIMIT):
                 socket = await self._upgrade(host, endpoint)
         except TimeoutError as error:
             raise PeerError(f"{host} ({endpoint}) does not answer within {DIAL_LIMIT:g} s", remedy=remedy) from error
@@ -101,12 +136,13 @@ class Peers:
             role = "controller " if trust.is_controller(tls) else ""
             raise PeerError(f"{endpoint} should be {host}, but its certificate is for {role}{certified}", remedy=_CHECK)
         _log.info("linked to peer", peer=host, address=str(endpoint))
-        return PeerLink(host, ClientChannel(socket), {}, silence=self._config.silence)
+        return PeerLink(host, ClientChannel(socket), {}, silence=self._config.silence, heard=self._heard)
 
     async def _upgrade(self, host: HostName, endpoint: Endpoint) -> "aiohttp.ClientWebSocketResponse[bool]":
-        context = trust.client_context(self._config.pki_dir)  # read anew, so that a renewed certificate is used
+        context = self._context()
         if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True))
+            # Each link keeps its connection; aiohttp would leave it at a hundred of them.
+            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0))
         socket = await self._session.ws_connect(
             f"https://{endpoint}{PEER_PATH}",
             ssl=context,
@@ -116,6 +152,17 @@ class Peers:
         )
         self._note_clock(host, socket)
         return socket
+
+    def _context(self) -> ssl.SSLContext:
+        """One for all links, as long as the files are the same: a certificate may be renewed, and each costs memory.
+
+        Raises:
+            NotFound, PeerError: as `trust.client_context` does.
+        """
+        stamps = tuple(_stamp(self._config.pki_dir / name) for name in (CA_CERT, HOST_CERT, HOST_KEY))
+        if self._trusted is None or self._trusted[0] != stamps:
+            self._trusted = stamps, trust.client_context(self._config.pki_dir)
+        return self._trusted[1]
 
     def _note_clock(self, host: HostName, socket: "aiohttp.ClientWebSocketResponse[bool]") -> None:
         date = socket._response.headers.get("Date")  # noqa: SLF001  (aiohttp offers no public way to the upgrade's headers)

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from limosa.agent import look, pki_check, strays
 from limosa.agent.config import Config
 from limosa.agent.dial import Peers
 from limosa.agent.holders import Holders, holders
+from limosa.agent.hooks.courier import Courier
+from limosa.agent.hooks.findings import findings
 from limosa.agent.hosts import Hosts
 from limosa.cargo import images, taps
 from limosa.destination.launch import Twin, stderr_in, stop
@@ -36,15 +39,20 @@ _log = structlog.get_logger()
 class Doctor:
     """`limosa doctor` on one agent."""
 
-    def __init__(self, config: Config, hosts: Hosts, peers: Peers, moves: Moves) -> None:
+    def __init__(self, config: Config, hosts: Hosts, peers: Peers, moves: Moves, courier: Courier) -> None:
         self._config = config
         self._hosts = hosts
         self._peers = peers
         self._moves = moves
+        self._courier = courier
 
     def handlers(self) -> Handlers:
         """What peers may ask."""
         return {"doctor.facts": (type(None), self._told)}
+
+    def for_controllers(self) -> Handlers:
+        """What controllers may ask: of this host only, for they ask every other one too."""
+        return {"fleet.doctor": (type(None), self._told)}
 
     async def examine(self) -> Diagnosis:
         """Look at every known host; nothing is changed."""
@@ -88,7 +96,7 @@ class Doctor:
             moves=self._open_moves(store),
             things=(*seen, *(thing for _, inner in looked for thing in inner)),
             old_images=old,
-            findings=(*self._certificates(), *_state_disk(store)),
+            findings=(*self._certificates(), *_state_disk(store), *findings(self._courier.shown(), time.time())),
         )
 
     def _journals(self) -> strays.Journals:
@@ -173,7 +181,7 @@ class Doctor:
     def _certificates(self) -> tuple[Finding, ...]:
         if not self._config.pki_dir.exists() and not self._hosts.known():
             return ()  # a host alone needs none
-        clocks = (finding for findings in self._peers.clocks.values() for finding in findings)
+        clocks = (finding for found in self._peers.clocks.values() for finding in found)
         return (*pki_check.check(self._config.pki_dir, host=self._config.host), *clocks)
 
     # -- removing -------------------------------------------------------------------------------------------

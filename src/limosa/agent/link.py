@@ -5,6 +5,7 @@ What a link runs on is a `Channel`: a WebSocket over mutual TLS (`peer.py`), or 
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from itertools import count
 from typing import Any, Protocol, TypeVar, assert_never
 
@@ -61,6 +62,9 @@ class Channel(Protocol):
         """Tell the other end, if it still listens, and let go. Does not wait long for anybody."""
 
 
+Heard = Callable[[str, str], None]
+"""Is told of each call that ended: its method, and the code of its error; empty where it had none."""
+
 ROUND_TRIPS = 10
 """Beats, one a second, over which the round trip is taken."""
 
@@ -73,8 +77,11 @@ class PeerLink:
     end started are cancelled, and `gone` returns.
     """
 
-    def __init__(self, host: HostName, channel: Channel, handlers: Handlers, *, silence: Seconds) -> None:
+    def __init__(
+        self, host: HostName, channel: Channel, handlers: Handlers, *, silence: Seconds, heard: Heard | None = None
+    ) -> None:
         self.host = host
+        self._heard = heard
         self._round_trips: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._channel = channel
         self._handlers = handlers
@@ -119,6 +126,17 @@ class PeerLink:
         self, method: str, params: msgspec.Struct | None, result: type[T], *, timeout: float | None = None
     ) -> T:
         """Ask the other agent; see `limosa.wire.rpc.Caller.call`."""
+        cause = ""
+        try:
+            return await self._call(method, params, result, timeout)
+        except LimosaError as error:
+            cause = error.code
+            raise
+        finally:
+            if self._heard is not None:
+                self._heard(method, cause)
+
+    async def _call(self, method: str, params: msgspec.Struct | None, result: type[T], timeout: float | None) -> T:
         if self.lost:
             raise self._error(f"{method} was not sent")
         call = next(self._ids)

@@ -10,7 +10,7 @@ from limosa.agent.files import replace_file
 from limosa.errors import Fenced, NotFound, StateDiskError, UsageError
 from limosa.migration.moves import Moves
 from limosa.units import HostName, MoveId, Side
-from limosa.wire.reports import Deed, Hand, Order, Outcome
+from limosa.wire.reports import Deed, Hand, Order, Outcome, Pace
 from limosa.wire.rpc import Handlers
 
 REMEMBERED = 1000
@@ -74,6 +74,7 @@ class Orders:
             "fleet.start": (Order, self._start),
             "fleet.status": (Deed, self._status),
             "fleet.abort": (Deed, self._abort),
+            "fleet.speed": (Pace, self._speed),
         }
 
     async def _start(self, order: Order, caller: HostName) -> Outcome:
@@ -100,6 +101,14 @@ class Orders:
             return known
         _log.info("a controller aborts a move", controller=caller, move=move)
         return Outcome(move=move, status=await self._moves.abort(move))
+
+    async def _speed(self, pace: Pace, caller: HostName) -> Outcome:
+        self._fence.pass_through(pace.hand, caller)
+        move = move_of(pace.hand, pace.deed)
+        known = self._outcome(move)
+        if known.status is None or known.status.state.over:
+            return known
+        return Outcome(move=move, status=await self._moves.set_speed(move, pace.rate))
 
     def _outcome(self, move: MoveId) -> Outcome:
         try:

@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -68,6 +69,8 @@ class Reporter:
         self._news = asyncio.Condition()
         self._asked = 0.0
         self._kept = moves.archive.mark()
+        self.asked_at = 0.0
+        """When a controller asked last, seconds since 1970; 0 before the first question."""
         self._task: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
         moves.at_rest(self._look_now.set)
@@ -83,7 +86,7 @@ class Reporter:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _report(self, ask: ReportAsk, _caller: HostName) -> Report:
-        self._asked = asyncio.get_running_loop().time()
+        self._asked, self.asked_at = asyncio.get_running_loop().time(), time.time()
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._look(), name="reports")
         async with self._news:

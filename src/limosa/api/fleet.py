@@ -9,19 +9,34 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from litestar import Request, Router, get, put
 from litestar.datastructures import State
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import JSONBody, QueryParameter
 
-from limosa.api.auth import Caller, admin
-from limosa.errors import NotFound
+from limosa.api.auth import SECURED, Caller, admin
+from limosa.api.errors import READS, WRITES, refusals
+from limosa.api.understood import LARGEST_NUMBER, Named, understood
 from limosa.fleet.chronicle import changes_before
 from limosa.fleet.controller import Controller
 from limosa.fleet.inventory import HostState
-from limosa.wire.fleet import Change, Fit, FleetGuest, FleetHost, GuestRules, HostSettings, StateAsked, TwoOwners
+from limosa.fleet.picture import cursor_of
+from limosa.wire.fleet import (
+    NAME,
+    NO_NUL,
+    Change,
+    Fit,
+    FleetGuest,
+    FleetHost,
+    GuestRules,
+    HostSettings,
+    StateAsked,
+    TwoOwners,
+)
 
 T = TypeVar("T")
-Asked = Request[Caller, None, State]
+Asked = Request[Caller, str, State]
 Limit = Annotated[int, QueryParameter(ge=1, le=500)]
-After = Annotated[str, QueryParameter(max_length=300)]
+After = Annotated[str, QueryParameter(max_length=600, pattern=NO_NUL)]
+Line = Annotated[int, QueryParameter(gt=-1, le=LARGEST_NUMBER)]  # ge=0 gets lost in Litestar's description
+OnHost = Annotated[str | None, QueryParameter(min_length=1, max_length=253, pattern=NAME)]
 
 
 class HostPage(msgspec.Struct, frozen=True):
@@ -58,87 +73,69 @@ def controller_of(request: Request[Any, Any, State]) -> Controller:
     return controller
 
 
-@get("/hosts", summary="The hosts of the fleet")
+@get("/hosts", responses=refusals(*READS), summary="The hosts of the fleet")
 async def list_hosts(request: Asked, after: After = "", limit: Limit = 100) -> HostPage:
     """Every host, with its state and what its agent reported last."""
     return HostPage(*page(await controller_of(request).hosts(), lambda host: host.name, after, limit))
 
 
-@get("/hosts/{name:str}", summary="One host")
-async def show_host(request: Asked, name: FromPath[str]) -> FleetHost:
+@get("/hosts/{name:str}", responses=refusals(*READS, 404), summary="One host")
+async def show_host(request: Asked, name: Named) -> FleetHost:
     """A host by its name."""
-    return await _host(request, name)
+    return await controller_of(request).host(name)
 
 
-async def _host(request: Asked, name: str) -> FleetHost:
-    for host in await controller_of(request).hosts():
-        if host.name == name:
-            return host
-    raise NotFound(f"the fleet has no host {name}", remedy="limosa hosts lists them")
-
-
-@put("/hosts/{name:str}/state", guards=[admin], summary="What a host is used for")
-async def set_state(request: Asked, name: FromPath[str], data: JSONBody[StateAsked]) -> FleetHost:
+@put("/hosts/{name:str}/state", responses=refusals(*WRITES, 404), guards=[admin], summary="What a host is used for")
+async def set_state(request: Asked, name: Named, data: JSONBody[StateAsked]) -> FleetHost:
     """Active again, in maintenance, or lost; draining is an operation."""
     await controller_of(request).set_state(name, HostState(data.state), request.user.name, data.why)
-    return await _host(request, name)
+    return await controller_of(request).host(name)
 
 
-@put("/hosts/{name:str}/settings", guards=[admin], summary="What is said of a host")
-async def set_settings(request: Asked, name: FromPath[str], data: JSONBody[HostSettings]) -> FleetHost:
+@put("/hosts/{name:str}/settings", responses=refusals(*WRITES, 404), guards=[admin], summary="What is said of a host")
+async def set_settings(request: Asked, name: Named, data: JSONBody[HostSettings]) -> FleetHost:
     """Rack, labels, storages, watts, price, limits: all of them are replaced."""
     await controller_of(request).set_settings(name, data, request.user.name)
-    return await _host(request, name)
+    return await controller_of(request).host(name)
 
 
-@get("/guests", summary="The guests of the fleet")
-async def list_guests(
-    request: Asked, after: After = "", limit: Limit = 100, host: FromQuery[str | None] = None
-) -> GuestPage:
+@get("/guests", responses=refusals(*READS), summary="The guests of the fleet")
+async def list_guests(request: Asked, after: After = "", limit: Limit = 100, host: OnHost = None) -> GuestPage:
     """Every guest where it was last seen, or those of one host."""
-    guests = await controller_of(request).guests()
-    chosen = (guest for guest in guests if host is None or guest.host == host)
-    return GuestPage(*page(chosen, lambda guest: f"{guest.id} {guest.host}", after, limit))
+    controller = controller_of(request)
+    one_more = await (controller.guests_from(after, limit + 1) if host is None else controller.guests_on(host))
+    return GuestPage(*page(one_more, cursor_of, after, limit))
 
 
-@get("/guests/{guest:str}", summary="One guest")
-async def show_guest(request: Asked, guest: FromPath[str]) -> FleetGuest:
+@get("/guests/{guest:str}", responses=refusals(*READS, 404), summary="One guest")
+async def show_guest(request: Asked, guest: Named) -> FleetGuest:
     """A guest by its id, or by a name that only one has."""
-    return await _guest(request, guest)
+    return await controller_of(request).guest(guest)
 
 
-async def _guest(request: Asked, guest: str) -> FleetGuest:
-    found = await controller_of(request).registry.guest(guest)
-    for each in await controller_of(request).guests():
-        if each.id == found.report.key:
-            return each
-    raise NotFound(f"{guest} is on its way, or given up", remedy="limosa ls lists the guests")
-
-
-@get("/guests/{guest:str}/fits", summary="Where a guest could go")
-async def guest_fits(request: Asked, guest: FromPath[str]) -> tuple[Fit, ...]:
+@get("/guests/{guest:str}/fits", responses=refusals(*READS, 404), summary="Where a guest could go")
+async def guest_fits(request: Asked, guest: Named) -> tuple[Fit, ...]:
     """For every other host whether the guest could go there now, and why not: the quick answer, from reports."""
     return await controller_of(request).fits(guest)
 
 
-@put("/guests/{guest:str}/rules", guards=[admin], summary="What is said of a guest")
-async def set_rules(request: Asked, guest: FromPath[str], data: JSONBody[GuestRules]) -> FleetGuest:
+@put("/guests/{guest:str}/rules", responses=refusals(*WRITES, 404), guards=[admin], summary="What is said of a guest")
+async def set_rules(request: Asked, guest: Named, data: JSONBody[GuestRules]) -> FleetGuest:
     """Anti-affinity groups, pins, priority: all of them are replaced."""
     key = await controller_of(request).set_rules(guest, data, request.user.name)
-    return await _guest(request, key)
+    return await controller_of(request).guest(key)
 
 
-@get("/audit/owners", summary="Guests with two owners")
+@get("/audit/owners", responses=refusals(*READS), summary="Guests with two owners")
 async def show_owners(request: Asked) -> tuple[TwoOwners, ...]:
     """Guests that more than one host claims; there should be none."""
     return await controller_of(request).owners()
 
 
-@get("/audit/changes", summary="Who changed what")
-async def list_changes(request: Asked, after: After = "", limit: Limit = 100) -> ChangePage:
+@get("/audit/changes", responses=refusals(*READS), summary="Who changed what")
+async def list_changes(request: Asked, after: Line = LARGEST_NUMBER, limit: Limit = 100) -> ChangePage:
     """The audit log, latest first; `after` is the number of the last line that is known."""
-    number = int(after) if after.isdigit() else None
-    found = await changes_before(controller_of(request).database, number, limit)
+    found = await changes_before(controller_of(request).database, after, limit)
     return ChangePage(found, str(found[-1].number) if len(found) == limit else None)
 
 
@@ -156,5 +153,7 @@ routes = Router(
         show_owners,
         list_changes,
     ],
+    security=SECURED,
+    before_request=understood,
     tags=["fleet"],
 )

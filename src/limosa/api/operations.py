@@ -1,17 +1,18 @@
 """Operations: planned, approved, watched, steered. Long work answers 202 with the operation; its id is the job's."""
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator
 from typing import Annotated
 
 import msgspec
 from litestar import Response, Router, get, post
-from litestar.params import FromPath, HeaderParameter, JSONBody
+from litestar.params import HeaderParameter, JSONBody
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from limosa.api.auth import operator
+from limosa.api.auth import SECURED, operator
+from limosa.api.errors import READS, WRITES, refusals
 from limosa.api.fleet import After, Asked, Limit, controller_of
+from limosa.api.streams import EVENTS, News, stream
+from limosa.api.understood import Named, understood
 from limosa.fleet.controller import Controller
 from limosa.fleet.operations.advance import Wish
 from limosa.wire.fleet import (
@@ -24,12 +25,10 @@ from limosa.wire.fleet import (
     Words,
 )
 
-Key = Annotated[str, HeaderParameter(name="Idempotency-Key", max_length=200)]
+Key = Annotated[str, HeaderParameter(name="Idempotency-Key", max_length=200, pattern=r"^[\x20-\x7e]*$")]
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at an operation that somebody watches."""
-SILENCE = 10.0
-"""Seconds after which a stream without news says that it lives."""
 
 
 class OperationPage(msgspec.Struct, frozen=True):
@@ -52,13 +51,25 @@ class MoveShown(msgspec.Struct, frozen=True):
     item: Item
 
 
-@post("/plans", status_code=200, guards=[operator], summary="What an operation would do")
+@post(
+    "/plans",
+    status_code=200,
+    responses=refusals(*WRITES, 404, 422),
+    guards=[operator],
+    summary="What an operation would do",
+)
 async def make_plan(request: Asked, data: JSONBody[OperationAsked]) -> Operation:
     """Plan, and keep nothing."""
     return await controller_of(request).plan(data, request.user.name)
 
 
-@post("/operations", status_code=202, guards=[operator], summary="Begin an operation")
+@post(
+    "/operations",
+    status_code=202,
+    responses=refusals(*WRITES, 404, 409, 422),
+    guards=[operator],
+    summary="Begin an operation",
+)
 async def begin(request: Asked, data: JSONBody[OperationAsked], key: Key = "") -> Response[Operation]:
     """Plan an operation; approved already, or to be approved. With a key, repeating the request begins nothing new."""
     return await _begin(request, data, key)
@@ -70,14 +81,16 @@ async def _begin(request: Asked, asked: OperationAsked, key: str) -> Response[Op
     return Response(operation, status_code=202, headers={"Location": f"/v1/operations/{operation.id}"})
 
 
-@post("/moves", status_code=202, guards=[operator], summary="Move one guest")
+@post(
+    "/moves", status_code=202, responses=refusals(*WRITES, 404, 409, 422), guards=[operator], summary="Move one guest"
+)
 async def begin_move(request: Asked, data: JSONBody[MoveAsked], key: Key = "") -> Response[Operation]:
     """An operation with this one move, approved."""
     asked = OperationAsked(kind=OperationKind.MOVE, moves=(data,), approved=True)
     return await _begin(request, asked, key)
 
 
-@get("/moves", summary="Moves in flight")
+@get("/moves", responses=refusals(*READS), summary="Moves in flight")
 async def list_moves(request: Asked) -> tuple[MoveShown, ...]:
     """Moves of operations that are in flight now."""
     controller = controller_of(request)
@@ -90,7 +103,7 @@ async def list_moves(request: Asked) -> tuple[MoveShown, ...]:
     )
 
 
-@get("/operations", summary="Operations")
+@get("/operations", responses=refusals(*READS, 404), summary="Operations")
 async def list_operations(request: Asked, after: After = "", limit: Limit = 50) -> OperationPage:
     """Operations, latest first."""
     controller = controller_of(request)
@@ -99,56 +112,79 @@ async def list_operations(request: Asked, after: After = "", limit: Limit = 50) 
     return OperationPage(found, found[-1].id if len(found) == limit else None)
 
 
-@get("/operations/{operation:str}", summary="One operation")
-async def show(request: Asked, operation: FromPath[str]) -> Operation:
+@get("/operations/{operation:str}", responses=refusals(*READS, 404), summary="One operation")
+async def show(request: Asked, operation: Named) -> Operation:
     """How far it is, and what is left and why."""
     return await controller_of(request).store.get(operation)
 
 
-@get("/operations/{operation:str}/events", summary="Watch an operation")
-async def watch(request: Asked, operation: FromPath[str]) -> ServerSentEvent:
+@get(
+    "/operations/{operation:str}/events",
+    media_type=EVENTS,
+    responses=refusals(*READS, 404),
+    summary="Watch an operation",
+)
+async def watch(request: Asked, operation: Named) -> ServerSentEvent:
     """Server-sent events, each an Operation, at each change; the stream ends after the final one."""
     controller = controller_of(request)
     await controller.store.get(operation)
-    return ServerSentEvent(_changes(controller, operation))
+    return stream(request, _changes(controller, operation), LOOK_EVERY)
 
 
-async def _changes(controller: Controller, operation: str) -> AsyncIterator[ServerSentEventMessage]:
-    told, silent = -1, 0.0
+async def _changes(controller: Controller, operation: str) -> News:
+    told = -1
     while True:
         now = await controller.store.get(operation)
-        if now.number != told:
-            told, silent = now.number, 0.0
-            yield ServerSentEventMessage(data=msgspec.json.encode(now).decode(), id=now.number)
+        fresh, told = now.number != told, now.number
+        yield [ServerSentEventMessage(data=msgspec.json.encode(now).decode(), id=now.number)] if fresh else []
         if now.phase.over:
             return
-        await asyncio.sleep(LOOK_EVERY)
-        silent += LOOK_EVERY
-        if silent >= SILENCE:
-            silent = 0.0
-            yield ServerSentEventMessage(comment="alive")
 
 
-@post("/operations/{operation:str}/approve", status_code=202, guards=[operator], summary="Let it run")
-async def approve(request: Asked, operation: FromPath[str], data: JSONBody[Why]) -> Operation:
+@post(
+    "/operations/{operation:str}/approve",
+    status_code=202,
+    responses=refusals(*WRITES, 404, 409),
+    guards=[operator],
+    summary="Let it run",
+)
+async def approve(request: Asked, operation: Named, data: JSONBody[Why]) -> Operation:
     """Let a planned operation run."""
     return await controller_of(request).approve(operation, request.user.name, data.why)
 
 
-@post("/operations/{operation:str}/pause", status_code=202, guards=[operator], summary="Start no more moves")
-async def pause(request: Asked, operation: FromPath[str], data: JSONBody[Why]) -> Operation:
+@post(
+    "/operations/{operation:str}/pause",
+    status_code=202,
+    responses=refusals(*WRITES, 404, 409),
+    guards=[operator],
+    summary="Start no more moves",
+)
+async def pause(request: Asked, operation: Named, data: JSONBody[Why]) -> Operation:
     """Moves in flight go on."""
     return await controller_of(request).wish(operation, Wish.PAUSE, request.user.name, data.why)
 
 
-@post("/operations/{operation:str}/resume", status_code=202, guards=[operator], summary="Go on")
-async def resume(request: Asked, operation: FromPath[str], data: JSONBody[Why]) -> Operation:
+@post(
+    "/operations/{operation:str}/resume",
+    status_code=202,
+    responses=refusals(*WRITES, 404, 409),
+    guards=[operator],
+    summary="Go on",
+)
+async def resume(request: Asked, operation: Named, data: JSONBody[Why]) -> Operation:
     """Go on after a pause."""
     return await controller_of(request).wish(operation, Wish.RUN, request.user.name, data.why)
 
 
-@post("/operations/{operation:str}/cancel", status_code=202, guards=[operator], summary="End it")
-async def cancel(request: Asked, operation: FromPath[str], data: JSONBody[Why]) -> Operation:
+@post(
+    "/operations/{operation:str}/cancel",
+    status_code=202,
+    responses=refusals(*WRITES, 404, 409),
+    guards=[operator],
+    summary="End it",
+)
+async def cancel(request: Asked, operation: Named, data: JSONBody[Why]) -> Operation:
     """Start nothing more, and roll back the moves in flight that have not committed."""
     return await controller_of(request).wish(operation, Wish.CANCEL, request.user.name, data.why)
 
@@ -168,5 +204,7 @@ routes = Router(
         resume,
         cancel,
     ],
+    security=SECURED,
+    before_request=understood,
     tags=["operations"],
 )

@@ -34,6 +34,7 @@ COMMANDS = (
     Lazy("operations", "limosa.cli.operations:operations", "Look at drains and the like, and steer them."),
     Lazy("host", "limosa.cli.settings:host", "Say what a host is used for: maintenance, rack, labels, price."),
     Lazy("guest", "limosa.cli.settings:guest", "Say with whom and where a guest may run."),
+    Lazy("hooks", "limosa.cli.hooks:hooks", "See and try what is told where guests live."),
     Lazy("cpu", "limosa.cli.cpu:cpu", "CPU flags: which guest can run where, and why not."),
     Lazy("fleet", "limosa.cli.fleet:fleet", "Try drains and packing on a fleet in a file."),
     Lazy("agent", "limosa.cli.agent:agent", "Run this host's agent."),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limosa.cli.options import client_command, example
+from limosa.cli.options import either_command, example
 from limosa.cli.output import say
 from limosa.cli.table import table
 
@@ -14,16 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from limosa.cli.client import AgentClient
-    from limosa.wire.doctor import Diagnosis
+    from limosa.wire.doctor import Diagnosis, Trouble
 
 SICK = 40
 
 
-@click.command(epilog=example("limosa doctor", "limosa doctor --fix", "limosa doctor --json | jq .troubles"))
+@click.command(
+    epilog=example(
+        "limosa doctor",
+        "limosa doctor --fix",
+        "limosa -H https://fleet-1:8447 doctor",
+        "limosa doctor --json | jq .troubles",
+    )
+)
 @click.option("--fix", is_flag=True, help="Remove from this host what is proved unused, and say what was left and why.")
-@client_command
+@either_command("limosa.cli.fleet_doctor:doctor")
 def doctor(agent: AgentClient, fix: bool, as_json: bool) -> int:
     """Look at this host and every host it knows: owners, open moves, strays, guests that run twice, certificates.
+
+    With -H https://controller:8447 every host of the fleet is looked at.
 
     Exit status 0 says that all is well, 40 that something was found.
     """
@@ -63,8 +72,17 @@ def _parts(diagnosis: Diagnosis) -> Iterator[str]:
             for fixed in diagnosis.fixed
         )
     for trouble in diagnosis.troubles:
-        lines = [f"{trouble.weight}: {trouble.host}: {trouble.what}"]
-        yield "\n".join([*lines, f"  to do: {trouble.remedy}"] if trouble.remedy else lines)
+        yield trouble_told(trouble)
     count = len(diagnosis.hosts)
     asked = f"{count} host{'' if count == 1 else 's'} looked at"
     yield f"{asked}: all is well" if diagnosis.clean else f"{asked}: something is wrong"
+
+
+def trouble_told(trouble: Trouble) -> str:
+    """A trouble in its lines: what is wrong, where the guest runs if it is about one, what to do."""
+    lines = [f"{trouble.weight}: {trouble.host}: {trouble.what}"]
+    if trouble.guest_runs:
+        lines.append(f"  the guest runs: {trouble.guest_runs}")
+    if trouble.remedy:
+        lines.append(f"  to do: {trouble.remedy}")
+    return "\n".join(lines)

@@ -93,14 +93,14 @@ def fleet_of(asked: Scenario, directory: Path) -> Inventory:
     """The fleet that a scenario is about; files it names are searched from its own directory on. Raises UsageError."""
     import msgspec
 
-    from limosa.fleet.inventory import Inventory, intern
+    from limosa.fleet.inventory import Inventory
 
     if asked.generated is not None:
         there = _generated(asked.generated, directory)
     else:
         file = directory / asked.inventory
         try:
-            there = intern(msgspec.json.decode(file.read_bytes(), type=Inventory))
+            there = msgspec.json.decode(file.read_bytes(), type=Inventory)
         except OSError as error:
             raise _wrong(file, error.strerror or "cannot be read") from error
         except (msgspec.DecodeError, msgspec.ValidationError) as error:

@@ -14,6 +14,7 @@ import msgspec
 from limosa.cli.rest import RECONNECT_SECONDS, Rest
 from limosa.cli.transport import Way
 from limosa.errors import ControllerUnreachable
+from limosa.wire.doctor import FleetDiagnosis
 from limosa.wire.fleet import (
     Fit,
     FleetGuest,
@@ -92,6 +93,10 @@ class FleetClient:
     def set_rules(self, guest: str, rules: GuestRules) -> FleetGuest:
         """Replace all that is said of a guest."""
         return self._rest.put(_path("guests", guest, "rules"), rules, FleetGuest)
+
+    def doctor(self) -> FleetDiagnosis:
+        """What is wrong in the fleet."""
+        return self._rest.get("/v1/doctor", FleetDiagnosis)
 
     # -- moves ------------------------------------------------------------------------------------------------
 

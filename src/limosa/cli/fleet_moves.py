@@ -63,5 +63,5 @@ def wanted(asked: dict[str, Any]) -> OperationAsked:
     return OperationAsked(
         kind=OperationKind.MOVE,
         moves=(MoveAsked(guest=asked["guest"], to=asked["to"]),),
-        limits=LimitsAsked(bandwidth=asked["bandwidth"]),
+        limits=LimitsAsked(moves=1, bandwidth=asked["bandwidth"]),
     )

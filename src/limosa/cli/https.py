@@ -147,6 +147,8 @@ def way_to_controller(url: str, ca: str | None = None) -> Https:
     peer = Peer(
         name=name,
         lost=ControllerUnreachable,
+        # An agent's port wants a certificate, and with TLS 1.3 breaks off only after the handshake.
+        if_lost=f"look whether it runs, and whether the port is a controller's ({CONTROLLER_PORT}) and not an agent's",
         strange=UsageError,
         if_strange=f"name a controller of limosa: -H https://controller:{CONTROLLER_PORT}",
         authority=parts.netloc,

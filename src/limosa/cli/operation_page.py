@@ -44,6 +44,11 @@ def title(operation: Operation) -> str:
             return f"{noun} of {few(operation.hosts) or 'the fleet'}"
 
 
+def standing(operation: Operation) -> tuple[Item, ...]:
+    """One item for each guest: of one that was planned again, the later."""
+    return tuple({item.guest: item for item in operation.items}.values())
+
+
 def few(names: Iterable[str]) -> str:
     """The names, and a number where they are many."""
     known = list(names)
@@ -171,7 +176,7 @@ def _reasons(left: LeftGuest) -> list[tuple[str, list[str]]]:
 def final_page(operation: Operation) -> str:
     """What an operation came to; what is left, and why."""
     parts = [f"{title(operation)}: {operation.phase}, {counts(operation)}"]
-    if done := [item for item in operation.items if item.state is ItemState.DONE]:
+    if done := [item for item in standing(operation) if item.state is ItemState.DONE]:
         parts.append(pairs(_measured(operation, done)))
     if table_ := remaining(operation):
         parts.append(table_)
@@ -180,8 +185,8 @@ def final_page(operation: Operation) -> str:
 
 def counts(operation: Operation) -> str:
     """`5 of 12 guests moved, 2 failed`."""
-    states = Counter(item.state for item in operation.items)
-    words = [f"{states[ItemState.DONE]} of {guests(len(operation.items))} moved"]
+    states = Counter(item.state for item in standing(operation))
+    words = [f"{states[ItemState.DONE]} of {guests(states.total())} moved"]
     named = (ItemState.MOVING, ItemState.WAITING, ItemState.FAILED, ItemState.CANCELLED)
     words += [f"{states[state]} {state}" for state in named if states[state]]
     if operation.left:
@@ -203,7 +208,7 @@ def _measured(operation: Operation, done: Sequence[Item]) -> Iterator[tuple[str,
 def remaining(operation: Operation) -> str:
     """Guests that are not where they should be, and why; empty where there is none."""
     parts = []
-    stay = [item for item in operation.items if item.over and item.state is not ItemState.DONE]
+    stay = [item for item in standing(operation) if item.over and item.state is not ItemState.DONE]
     if stay:
         rows = [(item.name, item.source, item.destination, _end(item), item.remedy) for item in stay[:SHOWN]]
         heads = ("NOT MOVED", "ON", "TO", "WHY", "TO DO")
@@ -236,7 +241,8 @@ def failure_of(operation: Operation) -> LimosaError | None:
         case Phase.PARTLY if operation.kind is OperationKind.MOVE and len(operation.items) == 1:
             return _move_failure(operation.items[0])
         case Phase.PARTLY:
-            return PartlyDone(f"{title(operation)} is partly done: {counts(operation)}", remedy=_again(operation))
+            remedy = f"mend what is said of each; {_again(operation)}"
+            return PartlyDone(f"{title(operation)} is partly done: {counts(operation)}", remedy=remedy)
         case Phase.CANCELLED:
             return MoveAborted(f"{title(operation)} was cancelled: {counts(operation)}", remedy=_again(operation))
         case _:
@@ -252,19 +258,19 @@ def _move_failure(item: Item) -> LimosaError:
 def _again(operation: Operation) -> str:
     match operation.kind:
         case OperationKind.MOVE:
-            return "mend what is said of each, and order the move again"
+            return "order what is left again"
         case OperationKind.DRAIN | OperationKind.RESTORE:
             words = " ".join((operation.kind, *operation.hosts))
         case _:
             words = str(operation.kind)
-    return f"mend what is said of each; `limosa {words}` goes on with those that are left"
+    return f"`limosa {words}` goes on with those that are left"
 
 
 def place_of(operation: Operation) -> str:
     """Where the guests of an operation that is over run, as far as their agents said."""
-    done = sum(item.state is ItemState.DONE for item in operation.items)
-    told = f"{guests(done)} at the destination, the others where they were"
-    unsure = [item.name for item in operation.items if item.state is ItemState.FAILED and not _at_rest(item)]
+    done = sum(item.state is ItemState.DONE for item in standing(operation))
+    told = f"{guests(done)} at the destination, the others where they were" if done else "every guest where it was"
+    unsure = [item.name for item in standing(operation) if item.state is ItemState.FAILED and not _at_rest(item)]
     return f"{told}; of {few(unsure)} no agent said so: see limosa ls" if unsure else told
 
 
@@ -279,8 +285,8 @@ def operations_table(operations: Iterable[Operation], now: float) -> str:
             each.id,
             str(each.phase),
             title(each),
-            f"{sum(item.state is ItemState.DONE for item in each.items)}/{len(each.items)}",
-            str(sum(item.state is ItemState.FAILED for item in each.items) + len(each.left)),
+            f"{sum(item.state is ItemState.DONE for item in standing(each))}/{len(standing(each))}",
+            str(sum(item.state is ItemState.FAILED for item in standing(each)) + len(each.left)),
             time_of_day(each.created, now),
             each.who,
             each.why,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from limosa.cli.operation_page import counts, time_of_day, title
+from limosa.cli.operation_page import counts, standing, time_of_day, title
 from limosa.cli.view import BAR_CELLS, Line, Span, clock, silence
 from limosa.units import format_size
 from limosa.wire.fleet import Item, ItemState, Operation, Phase
@@ -30,8 +30,9 @@ def expected_end(operation: Operation, now: float) -> float | None:
     """When it will be over, in seconds since 1970: as predicted, and once a part is done, at the pace so far."""
     if operation.began is None or operation.phase in {Phase.PAUSED, Phase.CANCELLING} or operation.phase.over:
         return None
-    total = sum(item.expected_bytes for item in operation.items)
-    done = sum(item.expected_bytes for item in operation.items if item.over)
+    items = standing(operation)
+    total = sum(item.expected_bytes for item in items)
+    done = sum(item.expected_bytes for item in items if item.over)
     share = done / total if total else 0.0
     if share >= PACE_FROM:
         return operation.began + (now - operation.began) / share
@@ -91,8 +92,8 @@ def _head(operation: Operation, now: float) -> Line:
 
 
 def _bar(operation: Operation) -> Line:
-    states = Counter(item.state for item in operation.items)
-    total = len(operation.items)
+    states = Counter(item.state for item in standing(operation))
+    total = states.total()
     filled = round(BAR_CELLS * (total - states[ItemState.WAITING] - states[ItemState.MOVING]) / total) if total else 0
     told = [Span(f"  {states[state]} {state}", style if states[state] else "dim") for state, style in _STYLES.items()]
     return (
@@ -124,7 +125,7 @@ def _flying(operation: Operation, now: float) -> Iterator[Line]:
 
 
 def _troubles(operation: Operation, now: float) -> Iterator[Line]:
-    said = [item for item in operation.items if item.said and item.state in {ItemState.WAITING, ItemState.FAILED}]
+    said = [item for item in standing(operation) if item.said and item.state in {ItemState.WAITING, ItemState.FAILED}]
     for item in said[-IN_FLIGHT:]:
         again = f", tried again at {time_of_day(item.not_before, now)}" if item.state is ItemState.WAITING else ""
         yield (
@@ -167,7 +168,5 @@ def _happened(item: Item) -> Iterable[str]:
             return (f"  {way}: moving{attempt}" + (f"; {item.said}" if item.said else ""),)
         case ItemState.WAITING:
             return (f"  {way}: waits for another attempt; {item.said}",) if item.said else ()
-        case ItemState.FAILED:
-            return (f"  {way}: failed; {item.said}",)
-        case ItemState.CANCELLED:
-            return (f"  {way}: cancelled",)
+        case _:
+            return (f"  {way}: {item.state}" + (f"; {item.said}" if item.said else ""),)

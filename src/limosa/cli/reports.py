@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limosa.cli.options import either_command, example
+from limosa.cli.output import answer
 from limosa.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -149,18 +150,16 @@ def _known(fleet: FleetClient, moves: tuple[str, ...]) -> Iterator[MoveRecord]:
 
 def tell(document: Document, html: Path | None, *, as_json: bool) -> None:
     """Print a report, or write its page."""
-    import msgspec
-
-    from limosa.cli.output import say
-
     if html is not None:
         _write(document, html)
-    if as_json:
-        click.echo(msgspec.json.encode(document))
-    elif html is None:
-        from limosa.cli.history_page import text
+    if as_json or html is None:
+        answer(document, lambda: _text(document), as_json=as_json)
 
-        say(text(document))
+
+def _text(document: Document) -> str:
+    from limosa.cli.history_page import text
+
+    return text(document)
 
 
 def _write(document: Document, file: Path) -> None:

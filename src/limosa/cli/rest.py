@@ -185,14 +185,16 @@ class Rest:
         except (http.client.HTTPException, OSError) as error:
             said = self._way.why_lost()
             raise peer.lost(
-                f"the connection to {peer.name} broke off", remedy=_after_loss(said, peer), detail=said or str(error)
+                f"the connection to {peer.name} broke off",
+                remedy=_after_loss(said, peer),
+                detail=said or str(error),
             ) from error
 
 
 def _after_loss(said: str, peer: Peer) -> str:
     if "command not found" in said or "No such file" in said:
         return "install limosa on that host, where root's PATH finds it"
-    return f"look whether {peer.name} runs, and try again"
+    return peer.if_lost
 
 
 def decoded(told: bytes, kind: type[T], peer: Peer = AGENT) -> T:

@@ -31,7 +31,8 @@ class Peer:
     name: str
     """As errors call it."""
     lost: type[LimosaError]
-    """The error where it does not answer."""
+    """The error where it does not answer, and what to do then."""
+    if_lost: str
     strange: type[LimosaError]
     """The error where what answers is no limosa, and what to do then."""
     if_strange: str
@@ -46,6 +47,7 @@ class Peer:
 AGENT = Peer(
     name="the agent",
     lost=AgentUnreachable,
+    if_lost="look whether the agent runs, and try again",
     strange=LimosaError,
     if_strange="install the same version of limosa at both ends (limosa --version)",
     authority="limosa-agent",

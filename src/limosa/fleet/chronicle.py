@@ -55,7 +55,8 @@ async def changes_before(database: Database, number: int | None, limit: int) -> 
 
 
 def _event(row: Mapping[Any, Any]) -> Event:
-    return msgspec.convert({**row, "body": msgspec.json.decode(str(row["body"]))}, Event)
+    told = {str(name): row[name] for name in row}  # SQLAlchemy's names of columns are strings of a kind of its own
+    return msgspec.convert({**told, "body": msgspec.json.decode(told["body"])}, Event)
 
 
 async def events_about(database: Database, subject: str, limit: int) -> tuple[Event, ...]:

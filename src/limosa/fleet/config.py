@@ -8,21 +8,26 @@
     [limits]
     moves_out = 4
 
+    [racks.r12]
+    bandwidth = "2GiB/s"                # of all moves into it, and of all out of it
+
 An unknown key is an error, because a misspelt one would otherwise be a default that nobody asked for.
 """
 
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 
 from limosa.agent import pki
-from limosa.agent.config import Endpoint, convert, parse_endpoint, read_toml, wrong
+from limosa.agent.config import Endpoint, convert, hooks_of, parse_endpoint, read_toml, wrong
+from limosa.agent.hooks.config import HookConfig
 from limosa.errors import NotFound
+from limosa.fleet.hooks import KINDS as HOOK_EVENTS
 from limosa.fleet.inventory import Limits
-from limosa.units import BytesPerSecond, HostName, Seconds
+from limosa.units import BytesPerSecond, HostName, Seconds, parse_size
 
 PORT = 8447
 DIRECTORY = "/etc/limosa/controller"
@@ -45,6 +50,34 @@ class HistoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     days: Annotated[float, msgspec.Meta(gt=0)] = 400.0
 
 
+class RackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A table `[racks.NAME]`: what moves into, or out of, a rack may send together."""
+
+    bandwidth: str | Annotated[float, msgspec.Meta(gt=0)]
+    """Bytes per second, or a size such as "500MiB/s"."""
+
+    def __post_init__(self) -> None:
+        """Say at once that it is none.
+
+        Raises:
+            ValueError: it is no size, or nothing.
+        """
+        if not self.rate > 0:
+            raise ValueError("a rack without any bandwidth takes no moves: leave it out, or close its hosts")
+
+    @property
+    def rate(self) -> BytesPerSecond:
+        """Bytes per second."""
+        return BytesPerSecond(parse_size(self.bandwidth) if isinstance(self.bandwidth, str) else self.bandwidth)
+
+
+class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table `[metrics]`."""
+
+    guests: Annotated[int, msgspec.Meta(ge=-1)] = 20
+    """How many guests are named, those with the fewest compatible hosts first; -1: all of them."""
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keys of `controller.toml`."""
 
@@ -59,6 +92,9 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cooldown: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
     limits: LimitsConfig = LimitsConfig()
     history: HistoryConfig = HistoryConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    hooks: tuple[dict[str, Any], ...] = ()
+    racks: dict[str, RackConfig] = {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +113,10 @@ class ControllerConfig:
     silence: Seconds
     history_seconds: float
     """For how long after its end a move is kept."""
+    named_guests: int = MetricsConfig().guests
+    """Guests that metrics name; -1 for all."""
+    hooks: tuple[HookConfig, ...] = ()
+    """Who is told of what happens to the fleet."""
 
 
 def load(directory: Path | None = None) -> ControllerConfig:
@@ -110,6 +150,8 @@ def load(directory: Path | None = None) -> ControllerConfig:
         retries=read.limits.retries,
         silence=Seconds(5.0),
         history_seconds=read.history.days * 86400,
+        named_guests=read.metrics.guests,
+        hooks=hooks_of(read.hooks, file, text, HOOK_EVENTS),
     )
 
 
@@ -135,6 +177,7 @@ def _limits(read: _File) -> Limits:
         moves_out=own.moves_out,
         moves=own.moves,
         bandwidth=None if own.bandwidth is None else BytesPerSecond(own.bandwidth),
+        racks={name: rack.rate for name, rack in read.racks.items()},
         overcommit=read.overcommit,
         reserve=read.reserve,
         cooldown=Seconds(read.cooldown),

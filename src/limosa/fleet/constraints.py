@@ -29,6 +29,7 @@ class Constraint(StrEnum):
     STORAGE = "storage"
     NETWORK = "network"
     LINK = "link"
+    TRIED = "tried"
     ANTI_AFFINITY = "anti-affinity"
     PIN = "pin"
 
@@ -140,6 +141,8 @@ def _of_places(guest: Guest, host: Host) -> Said:
         yield Constraint.NETWORK, f"does not have the network {lacking}"
     if host.link == 0.0:
         yield Constraint.LINK, "has no migration link"
+    if host.name in guest.shuns:
+        yield Constraint.TRIED, "a move of it there has failed"
     if guest.pin_hosts and host.name not in guest.pin_hosts:
         yield Constraint.PIN, f"the guest is pinned to {', '.join(guest.pin_hosts)}"
     if lacking := _lacking(guest.pin_labels, host.labels):

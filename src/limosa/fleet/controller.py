@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -12,18 +12,22 @@ import sqlalchemy as sa
 import structlog
 
 from limosa.agent.dial import Peers
+from limosa.agent.hooks.courier import Courier
 from limosa.agent.hosts import Hosts
-from limosa.errors import LimosaError
+from limosa.errors import LimosaError, NotFound
 from limosa.fleet import picture
-from limosa.fleet.agents import Agents, Known, Links
+from limosa.fleet.agents import Agents, Links
 from limosa.fleet.audit import two_owners
 from limosa.fleet.chronicle import note, tell
 from limosa.fleet.config import ControllerConfig
 from limosa.fleet.db.engine import Database
+from limosa.fleet.doctor import FleetDoctor
 from limosa.fleet.follow import Follower
 from limosa.fleet.history import History
+from limosa.fleet.hooks import TELLER, FleetEvents, HookTable
 from limosa.fleet.inventory import HostState, Inventory
-from limosa.fleet.lease import LEADER, SECONDS, Leases, of_controller
+from limosa.fleet.lease import LEADER, SECONDS, Leases, count_living, of_controller
+from limosa.fleet.meters import Meters
 from limosa.fleet.operations.advance import Wish
 from limosa.fleet.operations.carry_out import carry_out
 from limosa.fleet.operations.durable import Durable
@@ -33,6 +37,7 @@ from limosa.fleet.operations.store import OperationStore
 from limosa.fleet.registry import Registry
 from limosa.fleet.sessions import Sessions
 from limosa.fleet.tokens import Tokens
+from limosa.wire.doctor import FleetDiagnosis
 from limosa.wire.fleet import (
     Fit,
     FleetGuest,
@@ -43,6 +48,7 @@ from limosa.wire.fleet import (
     OperationAsked,
     TwoOwners,
 )
+from limosa.wire.hooks import HookShown
 
 _log = structlog.get_logger()
 
@@ -53,11 +59,10 @@ class Controller:
     Args:
         config: its settings.
         database: where it keeps everything.
-        hosts: the hosts to follow.
-        peers: how their agents are called.
+        simulated: agents to follow in place of those of `hosts.toml`.
     """
 
-    def __init__(self, config: ControllerConfig, database: Database, hosts: Known, peers: Links) -> None:
+    def __init__(self, config: ControllerConfig, database: Database, simulated: Agents | None = None) -> None:
         self.config = config
         self.database = database
         self.registry = Registry(database)
@@ -65,13 +70,18 @@ class Controller:
         self.sessions = Sessions(database)
         self.store = OperationStore(database, config.host)
         self.leads = False
-        self._peers = peers
+        self.meters = Meters()
+        self.meters.watch(database.engine)
+        hosts = Hosts(config.hosts_file)
+        self._peers: Links = simulated or Peers(config, hosts, self.meters.calls.heard)
         self._leases = Leases(database, config.host)
-        self._port = LivingPort(self.store, self.registry, peers, config.limits, config.retries)
+        self._port = LivingPort(self.store, self.registry, self._peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
-        self.history = History(database, self.store, self.registry, peers, config.history_seconds)
-        self._follower = Follower(hosts, peers, self.registry, self.history)
+        self.history = History(database, self.store, self.registry, self._peers, config.history_seconds)
+        self._follower = Follower(simulated or hosts, self._peers, self.registry, self.history)
+        self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
         self._following: asyncio.Task[None] | None = None
+        self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()
         self._told: frozenset[str] = frozenset()
 
@@ -88,8 +98,7 @@ class Controller:
             UsageError, StateDiskError: its settings or its database are no good.
         """
         async with Database.opened(config.database) as database:
-            hosts = Hosts(config.hosts_file)
-            controller = cls(config, database, simulated or hosts, simulated or Peers(config, hosts))
+            controller = cls(config, database, simulated)
             await controller._durable.launch()
             life = asyncio.create_task(controller._live(), name="controller")
             try:
@@ -101,7 +110,9 @@ class Controller:
 
     async def _stop(self) -> None:
         await self._durable.close()
+        await self._doctor.close()
         await self._follow(leads=False)
+        await self._deliver(leads=False)
         await self._peers.close()
         for lease in (LEADER, of_controller(self.config.host)):
             await self._leases.let_go(lease)
@@ -113,6 +124,7 @@ class Controller:
             try:
                 await self._leases.take(of_controller(self.config.host))
                 await self._follow(leads=await self._leases.take(LEADER))
+                await self._deliver(leads=self.leads)
                 if self.leads:
                     await self._reap()
                     await self._audit()
@@ -130,6 +142,19 @@ class Controller:
             await asyncio.gather(self._following, return_exceptions=True)
             self._following = None
         self.leads = leads
+
+    async def _deliver(self, *, leads: bool) -> None:
+        """Tell hooks what happened, or leave that to the controller that leads."""
+        if not leads and self._courier is not None:
+            courier, self._courier = self._courier, None
+            await courier.close()
+        elif leads and self._courier is None:
+            courier = Courier(self.config.hooks, TELLER, FleetEvents(self.database), HookTable(self.database))
+            await courier.open()
+            courier.start()
+            self._courier = courier
+        elif self._courier is not None:
+            self._courier.wake()
 
     async def _reap(self) -> None:
         """Carry on what dead controllers had in hand, and what was approved and never begun."""
@@ -157,11 +182,32 @@ class Controller:
 
     async def hosts(self) -> tuple[FleetHost, ...]:
         """Every host, by name."""
-        return picture.shown_hosts(await self.registry.hosts(), await self.registry.guests(), time.time())
+        return picture.shown_hosts(await self.registry.census(), time.time())
+
+    async def host(self, name: str) -> FleetHost:
+        """One host. Raises NotFound."""
+        kept = await self.registry.host(name)
+        return picture.shown_host(kept, (await self.registry.census()).claimed_by(name), time.time())
 
     async def guests(self) -> tuple[FleetGuest, ...]:
         """Every guest, where it is."""
-        return picture.shown_guests(await self.registry.guests(), await self.registry.hosts(), time.time())
+        return picture.shown_guests(await self.registry.census(), time.time())
+
+    async def guests_from(self, after: str, limit: int) -> tuple[FleetGuest, ...]:
+        """The first guests behind a cursor (`picture.cursor_of`)."""
+        return picture.shown_from(await self.registry.census(), after, limit, time.time())
+
+    async def guests_on(self, host: str) -> tuple[FleetGuest, ...]:
+        """The guests of one host."""
+        return picture.shown_on(await self.registry.census(), host, time.time())
+
+    async def guest(self, wanted: str) -> FleetGuest:
+        """One guest, by id or by a name that only one has. Raises NotFound."""
+        found = await self.registry.guest(wanted)
+        shown = picture.shown_one(await self.registry.census(), found.report.key, time.time())
+        if shown is None:
+            raise NotFound(f"{wanted} is on its way, or given up", remedy="limosa ls lists the guests")
+        return shown
 
     async def inventory(self) -> Inventory:
         """What planners read."""
@@ -171,9 +217,26 @@ class Controller:
         """Guests that more than one host claims, as last reported."""
         return two_owners((guest.host, guest.report) for guest in await self.registry.guests())
 
+    async def doctor(self) -> FleetDiagnosis:
+        """What is wrong in the fleet, as it was found in the last few seconds."""
+        return await self._doctor.examine()
+
+    @property
+    def following(self) -> Mapping[str, float]:
+        """Hosts whose agents answer this controller, and when each did last, seconds since 1970."""
+        return self._follower.heard
+
+    async def count_living(self) -> int:
+        """How many controllers share this fleet."""
+        return await count_living(self.database)
+
     async def fits(self, guest: str) -> tuple[Fit, ...]:
         """For each host whether a guest could go there. Raises NotFound."""
         return fits(await self.inventory(), guest)
+
+    def hooks(self) -> tuple[HookShown, ...]:
+        """How each hook fares, where this controller leads; nothing elsewhere."""
+        return () if self._courier is None else self._courier.shown()
 
     async def set_state(self, host: str, state: HostState, who: str, why: str) -> None:
         """What a host is used for from now on. Raises NotFound."""
@@ -209,12 +272,14 @@ class Controller:
         return await asyncio.to_thread(plan, asked, fleet, name=name, who=who, now=time.time())
 
     async def submit(self, asked: OperationAsked, who: str, key: str, asked_hash: str) -> Operation:
-        """Plan an operation and keep it; where it is approved already, let it run.
+        """Plan an operation and keep it; where it is approved already, let it run. A key that is known plans nothing.
 
         Raises:
             NotFound, UsageError, Blocked.
         """
-        kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
+        kept = await self.store.answered(who, key, asked_hash) if key else None
+        if kept is None:
+            kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
         if asked.approved and kept.phase == "planned":
             return await self.approve(kept.id, who, asked.why)
         return kept

@@ -45,8 +45,8 @@ def drain(inventory: Inventory, hosts: Iterable[HostName], *, chains: bool = Tru
     """Empty all of these hosts.
 
     Guests are first spread evenly; where that leaves some, packed tightly; where that does too, others make room
-    (unless `chains` is off). A host that joins the fleet, last in the inventory and empty, never makes the answer
-    worse: what could be done without it is tried too.
+    (unless `chains` is off). A host that joins the fleet, empty and with a name behind those of other empty ones,
+    never makes the answer worse: what could be done without it is tried too.
 
     Raises:
         KeyError: there is no such host.

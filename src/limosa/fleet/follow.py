@@ -2,7 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Iterable
 
+import sqlalchemy as sa
 import structlog
 
 from limosa.errors import LimosaError
@@ -25,6 +27,47 @@ NOTE_SIGNS = 5.0
 _log = structlog.get_logger()
 
 
+class Intake:
+    """Takes reports into the registry: those that come while some are being written are written together."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._waiting: dict[str, tuple[Report, asyncio.Future[None]]] = {}
+        self._writing: asyncio.Task[None] | None = None
+
+    async def take(self, host: str, report: Report) -> None:
+        """Have a host's report kept; its next one comes when this one is.
+
+        Raises:
+            SQLAlchemyError: the database refuses.
+        """
+        kept = asyncio.get_running_loop().create_future()
+        self._waiting[host] = report, kept
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write(), name="intake")
+        await kept
+
+    async def _write(self) -> None:
+        while self._waiting:
+            taken, self._waiting = self._waiting, {}
+            try:
+                await self._registry.take_all([(host, report) for host, (report, _) in taken.items()], time.time())
+            except sa.exc.SQLAlchemyError as error:
+                _tell(taken.values(), error)
+            else:
+                _tell(taken.values(), None)
+
+
+def _tell(taken: Iterable[tuple[Report, asyncio.Future[None]]], error: Exception | None) -> None:
+    for _, kept in taken:
+        if kept.done():  # nobody waits any more: this controller does not lead now
+            continue
+        if error is None:
+            kept.set_result(None)
+        else:
+            kept.set_exception(error)
+
+
 class Follower:
     """Follows every host that is known, also those that are added later. Only the leading controller does."""
 
@@ -33,7 +76,11 @@ class Follower:
         self._peers = peers
         self._registry = registry
         self._history = history
+        self._intake = Intake(registry)
         self._signs: dict[str, float] = {}
+        self._troubles: dict[str, str] = {}
+        self.heard: dict[str, float] = {}
+        """Hosts whose agents answer, and when each did last, seconds since 1970."""
 
     async def follow(self) -> None:
         """Do it until cancelled."""
@@ -46,13 +93,17 @@ class Follower:
                     followed[name] = asyncio.create_task(self._follow(name), name=f"follow {name}")
                 for name in followed.keys() - known.keys():
                     followed.pop(name).cancel()
+                    self.heard.pop(name, None)
                 await asyncio.sleep(NOTE_SIGNS)
                 signs, self._signs = self._signs, {}
+                troubles, self._troubles = self._troubles, {}
                 await self._registry.seen(signs)
+                await self._registry.silent(troubles)
         finally:
             for task in followed.values():
                 task.cancel()
             await asyncio.gather(*followed.values(), return_exceptions=True)
+            self.heard.clear()
 
     async def _follow(self, host: HostName) -> None:
         known: Known | None = None
@@ -62,7 +113,11 @@ class Follower:
                 known, kept = await self._ask(host, known, kept)
             except LimosaError as error:
                 _log.info("a host is silent", host=host, why=error.what)
-                await self._registry.silent(host, error.what)
+                self.heard.pop(host, None)
+                self._troubles[host] = error.what
+                await asyncio.sleep(AGAIN)
+            except sa.exc.SQLAlchemyError as error:  # what was not kept is asked for again
+                _log.error("a report cannot be kept", host=host, why=str(error))
                 await asyncio.sleep(AGAIN)
 
     async def _ask(self, host: HostName, known: Known | None, kept: Mark | None) -> tuple[Known, Mark | None]:
@@ -70,9 +125,10 @@ class Follower:
         link = await self._peers.link(host)
         ask = ReportAsk(known=known, kept=kept, wait=WAIT)
         report = await link.call("fleet.report", ask, Report, timeout=ANSWER_SECONDS)
-        self._signs[host] = time.time()
+        self._signs[host] = self.heard[host] = time.time()
+        self._troubles.pop(host, None)
         if report.kept is not None and report.kept != kept:
             await self._history.catch_up(host)
         if report.number and (report.since == 0 or report.machine or report.guests or report.gone):
-            await self._registry.take(host, report, time.time())
+            await self._intake.take(host, report)
         return Known(report.incarnation, report.number), report.kept

@@ -1,6 +1,7 @@
 """What became of moves: told by agents, kept in the database, and asked of agents while a move is in flight."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -35,15 +36,14 @@ from limosa.wire.history import (
 )
 
 ANSWER_SECONDS = 20.0
-WAIT = 10.0
+WAIT = 4.0
 """Seconds that an agent may keep the question for a move that does not change."""
-SPACING = 1.0
-"""Seconds between two events of one move, at the least."""
 RECENT = 50
 """Operations in which the move of an unknown id is looked for."""
 LONGEST_ID = 64
 """Letters of a move's id, and of a guest's UUID."""
 
+_ID = re.compile(rf"[\w-]{{1,{LONGEST_ID}}}", re.ASCII)
 _log = structlog.get_logger()
 
 
@@ -121,8 +121,10 @@ class History:
         since = min((week_begins(name) for name in names), default=now)
         query = sa.select(moves.c.past).where(moves.c.ended >= since)
         async with self._database.read() as connection:
-            past = [_past(text) for text in (await connection.execute(query)).scalars()]
-        return weeks(past, await self._freed(), names, now)
+            told = (await connection.execute(query)).scalars().all()
+        freed_hosts = await self._freed()
+        # A busy fleet's year is a second of work: others are answered meanwhile.
+        return await asyncio.to_thread(lambda: weeks(map(_past, told), freed_hosts, names, now))
 
     async def _freed(self) -> tuple[Freed, ...]:
         """What consolidations have freed; their operations have their kind at the head of their id."""
@@ -155,7 +157,9 @@ class History:
         return await self._kept(move) or (await self._live(move))[1]
 
     async def changes(self, move: str) -> AsyncIterator[MoveRecord | None]:
-        """A move at each change, its final record last; None now and then, where nothing changed.
+        """A move at each change, its final record last; None where nothing changed, or its agent is silent.
+
+        Whoever reads this decides how often; without a pause, a silent agent is asked again at once.
 
         Raises:
             NotFound, PeerError: as `record` does, before the first.
@@ -166,7 +170,6 @@ class History:
         host, record = await self._live(move)
         yield record
         while not record.status.state.over:
-            await asyncio.sleep(SPACING)
             seen = record.number
             try:
                 record = await self._ask(host, RecordAsk(move=move, seen=seen, wait=WAIT))
@@ -196,6 +199,8 @@ class History:
             return error
 
     async def _kept(self, move: str) -> MoveRecord | None:
+        if not _ID.fullmatch(move):
+            return None
         query = sa.select(moves.c.record).where(moves.c.id == move).order_by(moves.c.ended.desc()).limit(1)
         async with self._database.read() as connection:
             text = (await connection.execute(query)).scalar()
@@ -245,8 +250,8 @@ def _conditions(wanted: Wanted) -> list[sa.ColumnElement[bool]]:
 def _credible(host: str, record: MoveRecord) -> bool:
     """Whether an agent may tell this: of a move from its own host, that is over."""
     status = record.status
-    fits = max(map(len, (status.id, status.uuid, status.operation))) <= LONGEST_ID
-    credible = fits and status.source == host and record.ended is not None
+    fits = max(len(status.uuid), len(status.operation)) <= LONGEST_ID
+    credible = fits and bool(_ID.fullmatch(status.id)) and status.source == host and record.ended is not None
     if not credible:
         _log.warning("an agent tells of a move that is not its own", host=host, move=status.id[:LONGEST_ID])
     return credible

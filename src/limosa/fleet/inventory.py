@@ -4,15 +4,16 @@
     inventory.replayed(moves)                       the fleet after these moves
 
 It holds what agents reported and what operators set, and no connection to either: the same planners run on a living
-fleet, on a file and on a generated one. Equal processors should be one shared value (`intern`), for planners ask what
-fits what once for each kind of processor.
+fleet, on a file and on a generated one. Hosts and guests stand in the order of their names and ids, however they were
+given, so that equal fleets get equal plans; and equal processors are one shared value, for planners ask what fits what
+once for each kind of processor.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
 from functools import cached_property
-from typing import NamedTuple, NewType
+from typing import NamedTuple, NewType, TypeVar
 
 import msgspec
 
@@ -34,6 +35,35 @@ class HostState(StrEnum):
     """Set aside by an operator; its agent may be stopped."""
     LOST = "lost"
     """Its agent is silent and the host is given up: what ran there is as it was last seen."""
+
+
+C = TypeVar("C", HostCpu, GuestCpu)
+
+KINDS_KEPT = 10_000
+"""Kinds of processors after which the table of them begins anew."""
+
+
+class _Shared:
+    """Equal processors as one value; their own names are blanked, for no planner reads them."""
+
+    def __init__(self) -> None:
+        self._known: dict[HostCpu | GuestCpu, HostCpu | GuestCpu] = {}
+        self._ids: set[int] = set()
+
+    def one(self, cpu: C, blank: Callable[[C], C]) -> C:
+        """The value that stands for all that are equal to this one."""
+        if id(cpu) in self._ids:  # it is such a value itself; hashing hundreds of flags takes its time
+            return cpu
+        if len(self._known) >= KINDS_KEPT:
+            self._known, self._ids = {}, set()
+        plain = blank(cpu)
+        found = self._known.setdefault(plain, plain)
+        assert type(found) is type(cpu)
+        self._ids.add(id(found))
+        return found
+
+
+_shared = _Shared()
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +98,12 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     max_out: int | None = None
     """Moves out of it at once; None for the fleet's limit."""
 
+    def __post_init__(self) -> None:
+        """Share the processor with its equals."""
+        if self.cpu is not None:
+            cpu = _shared.one(self.cpu, lambda cpu: msgspec.structs.replace(cpu, host=""))
+            msgspec.structs.force_setattr(self, "cpu", cpu)
+
 
 class Guest(msgspec.Struct, frozen=True, kw_only=True):
     """A guest, as it was last seen."""
@@ -93,6 +129,8 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     """It may run on these hosts only; empty allows all."""
     pin_labels: tuple[str, ...] = ()
     """It needs a host with all of these labels."""
+    shuns: tuple[HostName, ...] = ()
+    """Hosts to which a move of it has failed: no plan sends it there again."""
     priority: int = 0
     """Higher ones leave first."""
     blocked: tuple[str, ...] = ()
@@ -105,6 +143,12 @@ class Guest(msgspec.Struct, frozen=True, kw_only=True):
     """Unix time of its last move."""
     arriving: HostName | None = None
     """Destination of a move in flight: it takes room on both hosts, and no plan touches it."""
+
+    def __post_init__(self) -> None:
+        """Share the processor with its equals."""
+        if self.cpu is not None:
+            cpu = _shared.one(self.cpu, lambda cpu: msgspec.structs.replace(cpu, guest=""))
+            msgspec.structs.force_setattr(self, "cpu", cpu)
 
     @property
     def busy(self) -> float:
@@ -125,6 +169,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Of each host's link that moves may fill, 0 to 1."""
     rack_bandwidth: BytesPerSecond | None = None
     """Into or out of one rack; moves within a rack do not count. None for no limit."""
+    racks: Mapping[str, BytesPerSecond] = {}
+    """The same of racks that have a limit of their own, by name."""
     bandwidth: BytesPerSecond | None = None
     """All moves together."""
     overcommit: float = 1.0
@@ -133,6 +179,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Hosts whose loss the rest must be able to take over (N+1: 1) when hosts are switched off."""
     cooldown: Seconds = Seconds(3600.0)
     """A guest that moved less than this ago is not moved again to even out load."""
+
+    def of_rack(self, rack: str) -> BytesPerSecond | None:
+        """Bytes per second into, or out of, a rack; None for no limit."""
+        return self.racks.get(rack, self.rack_bandwidth)
+
+    def into(self, host: Host) -> int:
+        """How many moves a host may take in at once."""
+        return self.moves_in if host.max_in is None else host.max_in
+
+    def out_of(self, host: Host) -> int:
+        """How many moves may leave a host at once."""
+        return self.moves_out if host.max_out is None else host.max_out
 
     def vcpus_of(self, host: Host) -> int:
         """How many vCPUs a host may hold. Whole ones, so that sums are exact; the small term is for 10 * 1.1."""
@@ -162,8 +220,15 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """All hosts and guests, and the limits that operations keep."""
 
     hosts: tuple[Host, ...]
+    """By name."""
     guests: tuple[Guest, ...]
+    """By id."""
     limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        """Put hosts and guests in order."""
+        msgspec.structs.force_setattr(self, "hosts", tuple(sorted(self.hosts, key=lambda host: host.name)))
+        msgspec.structs.force_setattr(self, "guests", tuple(sorted(self.guests, key=lambda guest: guest.uuid)))
 
     @cached_property
     def by_name(self) -> Mapping[HostName, Host]:
@@ -243,22 +308,4 @@ def _with_room(hosts: tuple[Host, ...], disk_free: Mapping[HostName, Bytes]) -> 
         if host.disk_free == disk_free[host.name]
         else msgspec.structs.replace(host, disk_free=disk_free[host.name])
         for host in hosts
-    )
-
-
-def intern(inventory: Inventory) -> Inventory:
-    """The same fleet, in which equal processors are one value; their own names are blanked, for nobody reads them."""
-    host_cpus: dict[HostCpu, HostCpu] = {}
-    guest_cpus: dict[GuestCpu, GuestCpu] = {}
-
-    def host_cpu(cpu: HostCpu | None) -> HostCpu | None:
-        return cpu and host_cpus.setdefault(plain := msgspec.structs.replace(cpu, host=""), plain)
-
-    def guest_cpu(cpu: GuestCpu | None) -> GuestCpu | None:
-        return cpu and guest_cpus.setdefault(plain := msgspec.structs.replace(cpu, guest=""), plain)
-
-    return msgspec.structs.replace(
-        inventory,
-        hosts=tuple(msgspec.structs.replace(host, cpu=host_cpu(host.cpu)) for host in inventory.hosts),
-        guests=tuple(msgspec.structs.replace(guest, cpu=guest_cpu(guest.cpu)) for guest in inventory.guests),
     )

@@ -4,10 +4,9 @@ A fleet has few kinds of processors, so `compatible` is asked once for each pair
 rows of words. What cannot be moved has a row of its own that is false everywhere.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,7 +19,7 @@ from limosa.fleet.inventory import Guest, Host, Inventory
 C = TypeVar("C", GuestCpu, HostCpu)
 T = TypeVar("T")
 Places = NDArray[np.intp]
-Wants = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+Wants = tuple[tuple[str, ...], ...]
 
 
 class Kinds:
@@ -33,8 +32,8 @@ class Kinds:
     """
 
     def __init__(self, inventory: Inventory) -> None:
-        guest_cpus, guest_kind = _folded([g.cpu for g in inventory.guests], lambda cpu: _replace(cpu, guest=""))
-        host_cpus, host_kind = _folded([h.cpu for h in inventory.hosts], lambda cpu: _replace(cpu, host=""))
+        guest_cpus, guest_kind = _folded([guest.cpu for guest in inventory.guests])
+        host_cpus, host_kind = _folded([host.cpu for host in inventory.hosts])
         table = processors(guest_cpus, host_cpus)[:, host_kind]
         rows: dict[tuple[object, ...], int] = {}
         places: dict[Wants, Truth] = {}
@@ -58,21 +57,17 @@ class Kinds:
         return row
 
 
-def _replace(cpu: C, **names: str) -> C:
-    return msgspec.structs.replace(cpu, **names)
-
-
-def _folded(cpus: Sequence[C | None], plain: Callable[[C], C]) -> tuple[list[C | None], Places]:
-    """Distinct processors, the unknown one first, and for each the place of its own."""
-    known: dict[C | None, int] = {None: 0}
-    seen: dict[int, int] = {id(None): 0}
-    kinds = np.empty(len(cpus), np.intp)
+def _folded(cpus: Sequence[C | None]) -> tuple[list[C | None], Places]:
+    """Distinct processors, the unknown one first, and for each the place of its own; equal ones are one value."""
+    kinds: list[C | None] = [None]
+    seen = {id(None): 0}
+    found = np.empty(len(cpus), np.intp)
     for place, cpu in enumerate(cpus):
         if (kind := seen.get(id(cpu))) is None:
-            assert cpu is not None
-            kind = seen[id(cpu)] = known.setdefault(plain(cpu), len(known))
-        kinds[place] = kind
-    return list(known), kinds
+            kind = seen[id(cpu)] = len(kinds)
+            kinds.append(cpu)
+        found[place] = kind
+    return kinds, found
 
 
 def processors(guests: Sequence[GuestCpu | None], hosts: Sequence[HostCpu | None]) -> Truth:
@@ -144,7 +139,7 @@ def _distinct(values: Iterable[T]) -> tuple[list[T], Places]:
 
 
 def _wants(guest: Guest) -> Wants:
-    return guest.storages, guest.networks, guest.pin_hosts, guest.pin_labels
+    return guest.storages, guest.networks, guest.pin_hosts, guest.pin_labels, guest.shuns
 
 
 def _places(hosts: Sequence[Host], guest: Guest) -> Truth:
@@ -157,6 +152,7 @@ def _places(hosts: Sequence[Host], guest: Guest) -> Truth:
         and networks.issubset(host.networks)
         and labels.issubset(host.labels)
         and (not guest.pin_hosts or host.name in guest.pin_hosts)
+        and host.name not in guest.shuns
         for host in hosts
     )
     return np.fromiter(answers, np.bool_, len(hosts))

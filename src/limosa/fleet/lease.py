@@ -53,6 +53,16 @@ class Leases:
             return frozenset(names[name] for name in found)
 
 
+async def count_living(database: Database) -> int:
+    """How many controllers are alive."""
+    async with database.read() as connection:
+        alive = leases.c.name.startswith(of_controller(""), autoescape=True) & (
+            leases.c.until >= await clock(connection)
+        )
+        count = await connection.execute(sa.select(sa.func.count()).select_from(leases).where(alive))
+        return int(count.scalar_one())
+
+
 async def clock(connection: AsyncConnection) -> float:
     """Seconds since 1970, as all controllers agree on them."""
     if connection.dialect.name == "sqlite":

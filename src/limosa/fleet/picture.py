@@ -1,13 +1,12 @@
 """From what the database keeps to what planners read and people are shown. Pure."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
 from limosa.fleet.audit import ON_THE_WAY, claims
+from limosa.fleet.census import NEVER, Census, KeptGuest, KeptHost
 from limosa.fleet.inventory import Guest, GuestId, Host, HostState, Inventory, Limits
-from limosa.fleet.registry import NEVER, KeptGuest, KeptHost
 from limosa.units import GIB, Bytes, BytesPerSecond, GuestName, HostName, Seconds
 from limosa.wire.fleet import FleetGuest, FleetHost
 
@@ -16,8 +15,6 @@ SILENT_AFTER = 30.0
 OWN_SHARE = 0.05
 OWN_LEAST = 1 * GIB
 """Memory that a host keeps for itself: this share of it, at least so much, but never more than half."""
-UNKNOWN_LINK = 125e6
-"""Bytes per second of a migration link of which neither driver nor operator says anything: a gigabit."""
 
 
 def silent_for(seen: float, now: float) -> float:
@@ -26,19 +23,50 @@ def silent_for(seen: float, now: float) -> float:
     return silence if silence > SILENT_AFTER else 0.0
 
 
-def inventory(hosts: Iterable[KeptHost], guests: Iterable[KeptGuest], limits: Limits, now: float) -> Inventory:
+class Drawn:
+    """Guests as planners read them; one that has not changed since is not drawn again."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[KeptGuest, Guest]] = {}
+
+    def all(self, guests: Iterable[KeptGuest]) -> list[Guest]:
+        """These guests, where they are and free to move; others are forgotten."""
+        before, self._known = self._known, {}
+        for kept in guests:
+            known = before.get(kept.place)
+            self._known[kept.place] = known if known is not None and known[0] is kept else (kept, _guest(kept))
+        return [guest for _, guest in self._known.values()]
+
+
+def inventory(census: Census, limits: Limits, now: float, drawn: Drawn) -> Inventory:
     """What planners read. A silent host takes nobody, and its guests stay; a guest on its way is there once."""
-    known = {host.name: host for host in hosts if host.machine is not None}
-    resident, arriving = _residents(guests)
+    known = {host.name: host for host in census.hosts() if host.machine is not None}
+    resident, arriving = _residents(census.guests())
+    silence = {name: silent for name, host in known.items() if (silent := silent_for(host.seen, now))}
     return Inventory(
         hosts=tuple(_host(host, now) for host in known.values()),
         guests=tuple(
-            _guest(guest, arriving.get(guest.report.key), silent_for(known[guest.host].seen, now))
-            for guest in resident
-            if guest.host in known
+            _as_of_now(guest, arriving.get(guest.uuid), silence.get(guest.host))
+            for guest in drawn.all(guest for guest in resident if guest.host in known)
         ),
         limits=limits,
     )
+
+
+def host_of(census: Census, key: str) -> str:
+    """Where a guest was last seen; empty where it is not known."""
+    resident, _ = _residents(census.reports_of(key))
+    return resident[0].host if resident else ""
+
+
+def _as_of_now(guest: Guest, arriving: str | None, silence: float | None) -> Guest:
+    """A guest with what does not follow from its own report."""
+    if silence is not None:
+        why = f"the agent of {guest.host} has been silent for {silence:.0f} s"
+        guest = msgspec.structs.replace(guest, blocked=(why, *guest.blocked))
+    if arriving and arriving != guest.host:
+        guest = msgspec.structs.replace(guest, arriving=HostName(arriving))
+    return guest
 
 
 def _residents(guests: Iterable[KeptGuest]) -> tuple[list[KeptGuest], dict[str, str]]:
@@ -59,6 +87,7 @@ def _host(kept: KeptHost, now: float) -> Host:
     machine, settings = kept.machine, kept.settings
     assert machine is not None
     own = min(max(int(machine.memory * OWN_SHARE), OWN_LEAST), machine.memory // 2)
+    link = settings.link or machine.link
     silent = silent_for(kept.seen, now) > 0 and kept.state is HostState.ACTIVE
     return Host(
         name=HostName(kept.name),
@@ -68,7 +97,7 @@ def _host(kept: KeptHost, now: float) -> Host:
         disk=Bytes(machine.disk),
         disk_free=Bytes(machine.disk_free),
         cpu=machine.cpu,
-        link=BytesPerSecond(settings.link or machine.link or UNKNOWN_LINK),
+        link=BytesPerSecond(link) if link else None,
         rack=settings.rack,
         labels=settings.labels,
         storages=settings.storages,
@@ -80,9 +109,8 @@ def _host(kept: KeptHost, now: float) -> Host:
     )
 
 
-def _guest(kept: KeptGuest, arriving: str | None, silent: float) -> Guest:
+def _guest(kept: KeptGuest) -> Guest:
     report, shown = kept.report, kept.report.shown
-    unreachable = (f"the agent of {kept.host} has been silent for {silent:.0f} s",) if silent else ()
     return Guest(
         uuid=GuestId(report.key),
         name=GuestName(shown.name),
@@ -97,22 +125,20 @@ def _guest(kept: KeptGuest, arriving: str | None, silent: float) -> Guest:
         pin_hosts=tuple(map(HostName, kept.rules.pin_hosts)),
         pin_labels=kept.rules.pin_labels,
         priority=kept.rules.priority,
-        blocked=(*unreachable, *report.blocked),
+        blocked=report.blocked,
         epoch=report.epoch,
         home=HostName(kept.home) if kept.home else None,
         moved_at=Seconds(kept.moved_at) if kept.moved_at is not None else None,
-        arriving=HostName(arriving) if arriving and arriving != kept.host else None,
     )
 
 
-def shown_hosts(hosts: Sequence[KeptHost], guests: Iterable[KeptGuest], now: float) -> tuple[FleetHost, ...]:
+def shown_hosts(census: Census, now: float) -> tuple[FleetHost, ...]:
     """Hosts for people."""
-    counts = Counter(guest.host for guest in guests if claims(guest.report))
-    return tuple(shown_host(host, counts, now) for host in hosts)
+    return tuple(shown_host(host, census.claimed_by(host.name), now) for host in census.hosts())
 
 
-def shown_host(kept: KeptHost, counts: Mapping[str, int], now: float) -> FleetHost:
-    """One host for people."""
+def shown_host(kept: KeptHost, guests: int, now: float) -> FleetHost:
+    """One host, with so many guests, for people."""
     machine = kept.machine
     told = FleetHost(
         name=kept.name,
@@ -121,7 +147,7 @@ def shown_host(kept: KeptHost, counts: Mapping[str, int], now: float) -> FleetHo
         settings=kept.settings,
         silent_for=silent_for(kept.seen, now) if kept.seen != NEVER else SILENT_AFTER,
         trouble=kept.trouble or ("" if kept.seen != NEVER else "its agent was never reached"),
-        guests=counts.get(kept.name, 0),
+        guests=guests,
     )
     if machine is None:
         return told
@@ -139,11 +165,45 @@ def shown_host(kept: KeptHost, counts: Mapping[str, int], now: float) -> FleetHo
     )
 
 
-def shown_guests(guests: Iterable[KeptGuest], hosts: Iterable[KeptHost], now: float) -> tuple[FleetGuest, ...]:
+def shown_guests(census: Census, now: float) -> tuple[FleetGuest, ...]:
     """Guests for people, each where it is; twins that wait are left out."""
-    seen = {host.name: host.seen for host in hosts}
-    resident, _ = _residents(guests)
-    return tuple(shown_guest(guest, silent_for(seen.get(guest.host, NEVER), now)) for guest in resident)
+    resident, _ = _residents(census.guests())
+    return tuple(_shown(census, guest, now) for guest in resident)
+
+
+def shown_from(census: Census, after: str, limit: int, now: float) -> tuple[FleetGuest, ...]:
+    """The first `limit` guests for people behind a cursor, in the cursors' order (`cursor_of`)."""
+    key, _, _ = after.partition(" ")
+    found: list[FleetGuest] = []
+    for each in census.ids_from(key):
+        if len(found) >= limit:
+            break
+        resident, _ = _residents(census.reports_of(each))
+        shown = (_shown(census, guest, now) for guest in resident)
+        found += sorted((guest for guest in shown if cursor_of(guest) > after), key=cursor_of)
+    return tuple(found[:limit])
+
+
+def cursor_of(guest: FleetGuest) -> str:
+    """Where a guest stands in lists: by id, and by host where several hosts have guests without a UUID."""
+    return f"{guest.id} {guest.host}"
+
+
+def shown_on(census: Census, host: str, now: float) -> tuple[FleetGuest, ...]:
+    """Guests of one host for people."""
+    resident = (_residents(census.reports_of(guest.report.key))[0] for guest in census.on(host))
+    return tuple(_shown(census, guest, now) for each in resident for guest in each if guest.host == host)
+
+
+def shown_one(census: Census, key: str, now: float) -> FleetGuest | None:
+    """One guest for people; None where it is on its way, or given up."""
+    resident, _ = _residents(census.reports_of(key))
+    return _shown(census, resident[0], now) if resident else None
+
+
+def _shown(census: Census, guest: KeptGuest, now: float) -> FleetGuest:
+    host = census.host(guest.host)
+    return shown_guest(guest, silent_for(host.seen if host else NEVER, now))
 
 
 def shown_guest(kept: KeptGuest, silent: float) -> FleetGuest:

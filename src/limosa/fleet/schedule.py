@@ -1,8 +1,6 @@
 """When each move of a plan runs, and what it sends: the plan played through in its limits. Pure.
 
-Each end of a move, each rack and the whole fleet share their bandwidth equally among the moves that cross them; a
-move gets the least of its shares. What one move cannot use is not given to another, so that predictions err on the
-late side.
+Moves share bandwidth as they do when the plan is carried out (bandwidth.py).
 """
 
 import heapq
@@ -11,19 +9,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from limosa.fleet.bandwidth import Gate, capacity
+from limosa.fleet.bandwidth import gates as gates_of
 from limosa.fleet.inventory import Guest, Host, Inventory, Limits
 from limosa.fleet.plan import Emptied, Planned, Prediction, Timed
 from limosa.migration.predict import ASSUMED_RATE, SETUP_SECONDS
-from limosa.units import Bytes, BytesPerSecond, HostName, Seconds, format_rate
+from limosa.units import Bytes, HostName, Seconds, format_rate
 
 LEAST_PROGRESS = 0.1
 """Share of a link that pre-copy gains at least: below it, the guest is throttled until it does, or its move fails."""
 
 LAST = 1 << 62
 """Rank of a move that failed: behind every priority."""
-
-Gate = tuple[str, str]
-"""What moves share: ("out", host), ("in", host), ("rack out", rack), ("rack in", rack), ("all", "")."""
 
 
 @dataclass(slots=True)
@@ -171,7 +168,7 @@ def _start(course: _Course, now: float) -> None:
         if closed is not None:
             course.held[closed].append(rank)
             continue
-        guest, gates = course.inventory.by_uuid[move.guest], _gates(course.inventory.limits, source, destination)
+        guest, gates = course.inventory.by_uuid[move.guest], gates_of(course.inventory.limits, source, destination)
         course.running[rank[1]] = _Job(guest, gates, start=now, at=now, disk=guest.disk, ram=guest.memory)
         for gate in gates:
             course.crossing[gate].add(rank[1])
@@ -182,9 +179,9 @@ def _closed(course: _Course, source: Host, destination: Host) -> Gate | None:
     """The end of a move that has as many moves as it may have; one at least, or a plan would not end."""
     limits = course.inventory.limits
     going, coming = ("out", source.name), ("in", destination.name)
-    if len(course.crossing[going]) >= max(1, limits.moves_out if source.max_out is None else source.max_out):
+    if len(course.crossing[going]) >= max(1, limits.out_of(source)):
         return going
-    if len(course.crossing[coming]) >= max(1, limits.moves_in if destination.max_in is None else destination.max_in):
+    if len(course.crossing[coming]) >= max(1, limits.into(destination)):
         return coming
     return None
 
@@ -210,29 +207,16 @@ def _share_again(course: _Course, gates: Iterable[Gate], now: float) -> None:
         heapq.heappush(course.ends, (job.end, place))
 
 
-def _gates(limits: Limits, source: Host, destination: Host) -> tuple[Gate, ...]:
-    """What a move crosses: its two hosts, and what has a limit of racks, where it leaves one, and of the fleet."""
-    gates: tuple[Gate, ...] = (("out", source.name), ("in", destination.name))
-    if limits.rack_bandwidth is not None and source.rack != destination.rack:
-        gates += (("rack out", source.rack), ("rack in", destination.rack))
-    if limits.bandwidth is not None:
-        gates += (("all", ""),)
-    return gates
-
-
 def _bandwidth(course: _Course, gate: Gate) -> float:
     """Bytes per second that moves may send through a gate."""
     if gate not in course.bandwidth:
-        limits, (way, name) = course.inventory.limits, gate
-        match way:
-            case "all":
-                found = limits.bandwidth
-            case "rack out" | "rack in":
-                found = limits.rack_bandwidth
-            case _:
-                found = BytesPerSecond(limits.link_share * _link(course.inventory.by_name, HostName(name)))
-        course.bandwidth[gate] = found or ASSUMED_RATE
+        limits, hosts = course.inventory.limits, {str(name): host for name, host in course.inventory.by_name.items()}
+        course.bandwidth[gate] = capacity(limits, hosts, gate) or _assumed_capacity(limits, gate)
     return course.bandwidth[gate]
+
+
+def _assumed_capacity(limits: Limits, gate: Gate) -> float:
+    return limits.link_share * ASSUMED_RATE if gate[0] in {"out", "in"} else ASSUMED_RATE
 
 
 def _link(hosts: Mapping[HostName, Host], name: HostName) -> float:

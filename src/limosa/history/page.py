@@ -4,6 +4,7 @@ Every number on a page is a `<data>` or `<time>` element that names, in `data-of
 taken from, and carries the value that stands there; so the page can be read by programs, and held against the JSON.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,6 +30,8 @@ MOST_MOVES = 1000
 """Rows of a table of moves."""
 
 ABSENT = Markup('<span class="absent">not known</span>')
+_TURNING = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Characters that turn the direction of what follows; a name must not turn the sentence that it stands in."""
 _TIME = Markup('<time datetime="{}" data-of="{}" data-value="{}">{}</time>')
 _DATA = Markup('<data value="{}" data-of="{}">{}</data>')
 
@@ -57,6 +60,11 @@ WORDS: Mapping[str, Callable[[Any], str]] = {
 """How values of a kind are written."""
 
 
+def _plain(value: Any) -> Any:
+    """Whatever a template shows: in text that is not the template's own, turning characters are written out."""
+    return _TURNING.sub(lambda found: f"\\u{ord(found[0]):04x}", value) if type(value) is str else value
+
+
 def value_at(document: Any, path: str) -> Any:
     """What stands at a place such as `record.stages.0.started`; None where a part of the way is missing."""
     for name in path.split("."):
@@ -80,6 +88,7 @@ def html(document: Document, *, made: float) -> str:
         loader=PackageLoader("limosa.history"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_plain,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -105,7 +114,6 @@ def html(document: Document, *, made: float) -> str:
         seconds_text=seconds_text,
         class_words=class_words,
         place_of=place_of,
-        isolated=canvas.isolated,
         **more,
     )
 

@@ -20,7 +20,7 @@ SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0,
 """Upper bounds of the classes in which pauses and total times are counted."""
 
 HOUR, WEEK = 3600.0, 7 * 86400.0
-_NAME = re.compile(r"(\d{4})-W(\d{2})")
+_NAME = re.compile(r"(19[7-9]\d|[2-8]\d{3})-W(\d{2})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

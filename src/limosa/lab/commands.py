@@ -1,6 +1,7 @@
 """The command line as an operator on a lab host uses it."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +32,9 @@ class Answer:
         return msgspec.json.decode(self.out.strip().splitlines()[-1], type=PlanShown)
 
 
-async def limosa(host: Host, *words: str, timeout: float = 180) -> Answer:
-    """Run `limosa WORDS` on a lab host, talking to that host's agent."""
-    done = await host.run([sys.executable, "-m", "limosa", *words], check=False, timeout=timeout)
+async def limosa(host: Host, *words: str, timeout: float = 180, env: Mapping[str, str] | None = None) -> Answer:
+    """Run `limosa WORDS` on a lab host, talking to that host's agent, or to whom `env` names."""
+    done = await host.run([sys.executable, "-m", "limosa", *words], check=False, timeout=timeout, env=env)
     return Answer(done.status, done.stdout, done.stderr)
 
 

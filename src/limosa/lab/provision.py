@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from limosa.lab import assets
@@ -37,6 +38,7 @@ def agent_toml(host: Host, qemu: Iterable[str]) -> str:
         f"listen = {json.dumps(host.addresses.peer)}",
         f"migration_address = {json.dumps(host.addresses.migration)}",
         'storage = ["/srv"]',
+        'metrics = "127.0.0.1"',  # its own: each host has a network namespace
         *([f"qemu = {json.dumps(binaries)}"] if binaries else []),
         "[cpu]",
         'accel = "tcg"',  # what the lab's guests run under
@@ -53,10 +55,7 @@ def qemu_binaries() -> list[str]:
 
 def provision(lab: "Lab", host: Host) -> None:
     """Write a host's /etc/limosa: settings, certificates of the lab's own CA, the addresses of all hosts."""
-    from limosa.agent.config import PEER_PORT
-    from limosa.agent.hosts import HostEntry, write_missing
     from limosa.agent.pki import create_ca, issue_host
-    from limosa.units import HostName
 
     directory = host.path("/etc/limosa")
     ca = lab.store.directory / "pki"
@@ -65,11 +64,20 @@ def provision(lab: "Lab", host: Host) -> None:
     own = host.addresses
     issue_host(ca, host.name, [own.peer, own.migration, own.guest], directory / "pki")
     (directory / "agent.toml").write_text(agent_toml(host, qemu_binaries()))
+    write_hosts(directory / "hosts.toml", lab.hosts.values())
+
+
+def write_hosts(file: Path, hosts: Iterable[Host]) -> None:
+    """Write a hosts.toml that names these hosts."""
+    from limosa.agent.config import PEER_PORT
+    from limosa.agent.hosts import HostEntry, write_missing
+    from limosa.units import HostName
+
     known = {
         HostName(each.name): HostEntry(address=f"{each.addresses.peer}:{PEER_PORT}", migration=each.addresses.migration)
-        for each in lab.hosts.values()
+        for each in hosts
     }
-    write_missing(directory / "hosts.toml", known)
+    write_missing(file, known)
 
 
 async def start_agent(host: Host) -> Process:

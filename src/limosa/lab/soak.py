@@ -9,70 +9,23 @@ import secrets
 import signal
 import sys
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from limosa.cli.client import AgentClient
 from limosa.cli.transport import Unix
 from limosa.errors import LimosaError
-from limosa.lab import guests, records
+from limosa.lab import records
 from limosa.lab.ending import run_to_the_end
-from limosa.lab.faults_bench import SILENCE, open_moves, qemus_of
-from limosa.lab.guestctl import GuestOptions, Status
-from limosa.lab.guests import GuestSpec, blockdev, control
+from limosa.lab.faults_bench import SILENCE, qemus_of
 from limosa.lab.hosts import Host
 from limosa.lab.lab import Lab
 from limosa.lab.network import Link
 from limosa.lab.provision import SOCKET, provision, start_agent
-from limosa.units import MIB
+from limosa.lab.tenants import NotWhole, Tenant, at_rest, boot, homes_of, look, settle, spec_of
 from limosa.wire.moves import MoveRequest
 
 GUESTS, HOSTS = 4, 3
-REST_LIMIT = 90.0
 LONGEST_FAULT = 5.0
-
-
-@dataclass(slots=True)
-class Tenant:
-    """One guest: where it was last, and what it was when it booted."""
-
-    spec: GuestSpec
-    home: str
-    boot: Status
-    known: Status
-    """As it was seen last; its records until then must be on its disk, whatever happens."""
-    moves: int = 0
-    lives: int = 1
-    mortal: bool = False
-    """Whether something that broke in this round may have killed it."""
-
-    @property
-    def disk(self) -> str:
-        """Its image, on whichever host it is."""
-        return f"/srv/{self.spec.name}/disk.raw"
-
-
-class SoakFailed(LimosaError):
-    """A guest is not where and what it should be."""
-
-    code = "soak"
-
-
-def spec_of(number: int) -> GuestSpec:
-    """A small guest with one disk and one NIC."""
-    name = f"soak{number}"
-    options = GuestOptions(
-        addresses=(f"10.66.0.{120 + number}/24",), pages=8, pages_rate=2, records="magic", records_hz=10
-    )
-    return GuestSpec(
-        name=name,
-        options=options,
-        memory=160,
-        taps=(f"tap{number}",),
-        uuid=str(uuid.uuid4()),
-        devices=blockdev("disk", f"/srv/{name}/disk.raw", "raw"),
-    )
 
 
 def ask_for_move(host: Host, request: MoveRequest) -> None:
@@ -98,26 +51,10 @@ class Soak:
             setting.parent.mkdir(exist_ok=True)
             setting.write_text(f"silence = {SILENCE}\n")
             await start_agent(host)
+        hosts = tuple(self.lab.hosts.values())
         for number in range(GUESTS):
-            self.tenants.append(await self._start(number))
-
-    async def _start(self, number: int) -> Tenant:
-        spec = spec_of(number)
-        home = self.lab.host(list(self.lab.hosts)[number % HOSTS])
-        for host in self.lab.hosts.values():
-            host.path(f"/srv/{spec.name}").mkdir()
-            host.path(spec.directory).mkdir(parents=True, exist_ok=True)
-        path = home.path(f"/srv/{spec.name}/disk.raw")
-        records.create(path, "raw", 16 * MIB, records.Layout("disk", slots=1024), content=MIB, seed=number)
-        status = await self._boot(home, spec)
-        return Tenant(spec, home.name, status, status)
-
-    async def _boot(self, host: Host, spec: GuestSpec) -> Status:
-        for tap in spec.taps:
-            await host.run(["ip", "link", "del", tap], check=False)  # left by an earlier life of the guest
-        await guests.start(host, spec)
-        async with await control(host, spec) as agent:
-            return await agent.status()
+            spec = spec_of(f"soak{number}", number)
+            self.tenants.append(await settle(spec, hosts[number % HOSTS], hosts, seed=number))
 
     async def plug(self, host: Host) -> None:
         """Power back on, with an agent, and with the directories that its guests' owner makes at boot."""
@@ -141,48 +78,28 @@ class Soak:
         mend = await FAULTS[name](self, victim)
         await asyncio.sleep(self.chance.uniform(0, LONGEST_FAULT))
         await mend()
-        await self._rest()
+        await at_rest(self.lab.hosts.values())
         for tenant in self.tenants:
             await self._look(tenant)
 
-    async def _rest(self) -> None:
-        """Wait until no journal has an open move (polled: agents tell each other, not us)."""
-        deadline = time.monotonic() + REST_LIMIT
-        while left := [f"{h.name}: {move}" for h in self.lab.hosts.values() for move in open_moves(h)]:
-            if time.monotonic() > deadline:
-                raise SoakFailed(f"not at rest after {REST_LIMIT:g} s: {', '.join(left)}")
-            await asyncio.sleep(0.05)
-
     async def _look(self, tenant: Tenant) -> None:
-        homes = [host for host in self.lab.hosts.values() for _ in qemus_of(host, tenant.spec.uuid)]
-        if not homes and tenant.mortal:
+        hosts = self.lab.hosts.values()
+        if tenant.mortal and not homes_of(tenant, hosts):
             await self._revive(tenant)
             return
-        if len(homes) != 1:
-            raise SoakFailed(f"{tenant.spec.name} has QEMUs on: {', '.join(h.name for h in homes) or 'no host'}")
         tenant.mortal = False
-        tenant.moves += homes[0].name != tenant.home
-        tenant.home = homes[0].name
-        async with await control(homes[0], tenant.spec, timeout=30) as agent:
-            await agent.set_records_rate(0)
-            now, pages = await agent.status(), await agent.check_pages()
-            verdict = records.verify_image(homes[0].path(tenant.disk), "raw", now.disk("disk").acknowledged)
-            await agent.set_records_rate(10)
-        same = now.boot_id == tenant.boot.boot_id and now.uptime_ns > tenant.boot.uptime_ns
-        if not (same and pages.intact and verdict.intact and not now.oopsed and not now.disk("disk").errors):
-            raise SoakFailed(f"{tenant.spec.name} on {tenant.home} is not whole", detail=f"{now} {verdict.faults[:2]}")
-        tenant.known = now
+        await look(tenant, hosts)
 
     async def _revive(self, tenant: Tenant) -> None:
         """Start a guest again whose own QEMU, or host, was killed: where its one whole disk is."""
         places = [host for host in self.lab.hosts.values() if host.path(tenant.disk).exists()]
         if len(places) != 1:
-            raise SoakFailed(f"{tenant.spec.name} was killed, and has disks on: {[h.name for h in places]}")
+            raise NotWhole(f"{tenant.spec.name} was killed, and has disks on: {[h.name for h in places]}")
         verdict = records.verify_image(places[0].path(tenant.disk), "raw", tenant.known.disk("disk").acknowledged)
         if not verdict.intact:
-            raise SoakFailed(f"the disk of {tenant.spec.name} on {places[0].name} lost records", detail=str(verdict))
+            raise NotWhole(f"the disk of {tenant.spec.name} on {places[0].name} lost records", detail=str(verdict))
         self.say(f"{tenant.spec.name} died with its QEMU; started again on {places[0].name}")
-        tenant.boot = tenant.known = await self._boot(places[0], tenant.spec)
+        tenant.boot = tenant.known = await boot(places[0], tenant.spec)
         tenant.home, tenant.mortal = places[0].name, False
         tenant.lives += 1
 

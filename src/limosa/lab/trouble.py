@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from limosa.lab.guestctl import GuestControl, Status
 from limosa.lab.guests import GuestSpec, control
 from limosa.lab.hosts import Host
 from limosa.lab.inside import Process
+from limosa.lab.provision import start_agent
 from limosa.lab.state import LabError
 from limosa.qmp.monitor import Monitor
 from limosa.wire.moves import MoveStatus
@@ -322,6 +324,15 @@ async def configure(host: Host, **keys: Any) -> None:
     file = host.path("/etc/limosa/conf.d/90-test.toml")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{key} = {_toml(value)}\n" for key, value in keys.items()))
+
+
+async def restarted_with(host: Host, **keys: Any) -> None:
+    """Start a host's agent anew, with other settings."""
+    assert host.agent is not None
+    host.agent.send_signal(signal.SIGTERM)
+    await host.agent.wait(20)
+    await configure(host, **keys)
+    await start_agent(host)
 
 
 def _toml(value: Any) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,10 +29,12 @@ from limosa.errors import (
 from limosa.migration.credentials import write_key
 from limosa.migration.diary import Diary
 from limosa.migration.ends import KeyAsk, ListenAsk, ReserveAsk, StartAsk, Started, StepAsk, TakeAsk, Told
+from limosa.migration.news import Ended
 from limosa.migration.qemus import Qemus
 from limosa.migration.store import Held, OpenMove, Owner, Store, identity_of, insist
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
+from limosa.wire.hooks import HookEvent
 from limosa.wire.moves import Progress
 
 LOST = "lost"
@@ -80,6 +83,8 @@ class Arrival:
     _closed: bool = False
     _lost: bool = False
     _resumed: bool = False
+    _blackout_ms: float | None = None
+    """As the source measured it; None until it has told, and where it never does."""
     _may_have_run: bool = False
     """Whether the vCPUs were ever told to run here, as far as this agent process can know."""
     _said: Started | None = None
@@ -362,8 +367,13 @@ class Arrival:
             await asyncio.shield(self.leave_alone())
             raise
 
-    async def close(self) -> Told:
-        """End this move here: keep the guest if it was taken over, remove everything if not."""
+    async def close(self, blackout_ms: float | None = None) -> Told:
+        """End this move here: keep the guest if it was taken over, remove everything if not.
+
+        Args:
+            blackout_ms: milliseconds for which nobody ran the guest, as the source measured them.
+        """
+        self._blackout_ms = blackout_ms
         words = self._twin.stderr() if self._twin else self._words
         try:
             await (self._let_go() if self.committed else self.clear())
@@ -444,10 +454,28 @@ class Arrival:
         if self._twin is not None:
             with contextlib.suppress(MonitorLost):  # a guest that ended meanwhile needs no tidying
                 await self._leave_as_started(self._twin.monitor)
-        ending = LOST if self.lost else "arrived"
+        lost = self.lost
         if self._twin is not None:
             await self._twin.monitor.close()
-        self._put_away(ending)
+        ended = self._told_of()
+        self._put_away(LOST if lost else "arrived", ended.lost() if lost else ended.moved())
+
+    def _told_of(self) -> Ended:
+        """This move as hooks hear of it: its guest is here."""
+        now = time.time()
+        return Ended(
+            guest=self.ask.name,
+            uuid=self.ask.uuid,
+            macs=self.ask.macs,
+            move=self.move,
+            source=self.source,
+            destination=HostName(self.host.name),
+            teller=HostName(self.host.name),
+            epoch=self.ask.epoch + 1,
+            began=self.store.opened(self.move, self.side) or now,
+            ended=now,
+            blackout_ms=self._blackout_ms,
+        )
 
     async def _leave_as_started(self, monitor: Monitor) -> None:
         """Take back what only this move needed: the guest's owner may migrate it by other means."""
@@ -458,20 +486,20 @@ class Arrival:
             with contextlib.suppress(QmpError):  # it was tidied before
                 await monitor.execute("object-del", {"id": self.streams.tls_creds})
 
-    def _put_away(self, ending: str) -> None:
+    def _put_away(self, ending: str, news: HookEvent | None = None) -> None:
         shutil.rmtree(self.directory, ignore_errors=True)
         self._closed = True
         _log.info(f"arrival ended: {ending}", guest=self.ask.name)
-        record = partial(self._record_end, ending)
+        record = partial(self._record_end, ending, news)
         try:
             record()
         except StateDiskError:
             self._recording = asyncio.create_task(insist(record), name=f"end of {self.move}")
         self.ended(self.move)
 
-    def _record_end(self, ending: str) -> None:
+    def _record_end(self, ending: str, news: HookEvent | None) -> None:
         self.store.strike(self.move)
-        self.store.close_move(self.move, self.side, ending)
+        self.store.close_move(self.move, self.side, ending, news)
 
     def _own_objects(self) -> tuple[tuple[str, str], ...]:
         return (("process", self.ask.monitor), ("directory", str(self.directory)))

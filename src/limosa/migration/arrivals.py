@@ -21,6 +21,7 @@ from limosa.migration.arrival import LOST, Arrival, Luggage
 from limosa.migration.credentials import CREDS
 from limosa.migration.diary import Diary
 from limosa.migration.ends import (
+    CloseAsk,
     KeyAsk,
     ListenAsk,
     MoveAsk,
@@ -92,7 +93,7 @@ class Arrivals:
             "move.resume": (MoveAsk, self._resume),
             "move.settle": (MoveAsk, self._settle),
             "move.attend": (MoveAsk, self._bare(Arrival.attend)),
-            "move.close": (MoveAsk, self._close),
+            "move.close": (CloseAsk, self._close),
         }
         return {name: (params, self._written_down(name, deed)) for name, (params, deed) in calls.items()}
 
@@ -276,8 +277,8 @@ class Arrivals:
         if ask.move in self._open:
             await self._arrival(ask.move, peer).stop_twin()
 
-    async def _close(self, ask: MoveAsk, peer: HostName) -> Told:
-        return await self._arrival(ask.move, peer).close() if ask.move in self._open else Told()
+    async def _close(self, ask: CloseAsk, peer: HostName) -> Told:
+        return await self._arrival(ask.move, peer).close(ask.blackout_ms) if ask.move in self._open else Told()
 
     def _forget(self, move: MoveId) -> None:
         if (arrival := self._open.pop(move, None)) is not None:

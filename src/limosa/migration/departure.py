@@ -90,6 +90,8 @@ class Departure:
     """The guest's migration settings as its owner had them."""
     heard: str = ""
     """What the twin wrote to its standard error, once it is gone."""
+    blackout_ms: float | None = None
+    """Milliseconds for which nobody ran the guest; None until they were measured."""
     taken_back: bool = False
     """Whether the destination has promised, or somebody vouched, that its twin is gone for good."""
 
@@ -289,8 +291,10 @@ class Departure:
         told = await destination.resume()
         now = asyncio.get_running_loop().time()
         stopped = self.precopier.stopped_at if self.precopier else None
-        blackout = {} if stopped is None else {"blackout_ms": 1000 * (now - stopped)}
-        return {**told, **blackout}
+        if stopped is None:
+            return told
+        self.blackout_ms = 1000 * (now - stopped)
+        return {**told, "blackout_ms": self.blackout_ms}
 
     async def quit(self) -> None:
         """The source QEMU quits; it has handed everything over."""

@@ -12,6 +12,8 @@ from limosa.wire.findings import Severity
 FIX = "limosa doctor --fix, on that host, removes it"
 WAITING = "inmigrate"
 
+NOWHERE = "nowhere, as far as the hosts that answered know"
+
 _WEIGHTS = {Severity.BLOCKS: Weight.ERROR, Severity.WARNING: Weight.WARNING, Severity.NOTE: Weight.NOTE}
 
 
@@ -24,7 +26,7 @@ def diagnose(hosts: Sequence[Facts], silent: Mapping[str, str]) -> tuple[Trouble
     """
     found = [*_twice(hosts), *_conflicts(hosts)]
     for facts in hosts:
-        found += [*_doubts(facts), *_twins(facts), *_strays(facts, hosts), *_old_images(facts)]
+        found += [*_doubts(facts, hosts), *_twins(facts, hosts), *_strays(facts, hosts), *_old_images(facts)]
         found += [
             Trouble(weight=_WEIGHTS[f.severity], host=facts.host, what=f.what, remedy=f.remedy) for f in facts.findings
         ]
@@ -70,6 +72,17 @@ def named(thing: Thing) -> str:
     return f"{thing.kind} {thing.name}{inside}"
 
 
+def runs_on(hosts: Sequence[Facts], identity: str) -> str:
+    """Where a guest executes, as its QEMUs say."""
+    found = {
+        facts.host
+        for facts in hosts
+        for qemu in facts.qemus
+        if identity in {qemu.uuid, f"name:{qemu.name}"} and qemu.state == "running"
+    }
+    return ", ".join(sorted(found)) or NOWHERE
+
+
 def _twice(hosts: Sequence[Facts]) -> Iterator[Trouble]:
     """One UUID in two QEMUs that are not the two ends of one move."""
     places: dict[str, list[tuple[str, Qemu]]] = defaultdict(list)
@@ -90,6 +103,7 @@ def _twice(hosts: Sequence[Facts]) -> Iterator[Trouble]:
             what=f"UUID {uuid} runs {len(running)} times: {where}"
             if len(running) > 1
             else f"UUID {uuid} is in {len(found)} QEMUs: {where}",
+            guest_runs=runs_on(hosts, uuid),
             remedy="find out which one is the guest (the owners below say what the journals know), and end the others; "
             "limosa ends none of them by itself",
         )
@@ -103,7 +117,7 @@ def _conflicts(hosts: Sequence[Facts]) -> Iterator[Trouble]:
             if owned.here:
                 holding[owned.identity].append((facts.host, owned))
             else:
-                yield from _given_up_but_here(facts, owned)
+                yield from _given_up_but_here(facts, owned, hosts)
     for identity, found in holding.items():
         if len(found) > 1:
             known = ", ".join(f"{host} at epoch {owned.epoch}" for host, owned in found)
@@ -111,6 +125,7 @@ def _conflicts(hosts: Sequence[Facts]) -> Iterator[Trouble]:
                 weight=Weight.ERROR,
                 host=found[0][0],
                 what=f"more than one journal says that it owns {identity}: {known}",
+                guest_runs=runs_on(hosts, identity),
                 remedy="the highest epoch is the owner's; on a host that was fenced for `limosa resolve` and has come "
                 "back, `limosa doctor --fix` corrects the journal, unless the guest runs there too",
             )
@@ -133,7 +148,7 @@ def outranked(here: Facts, others: Sequence[Facts]) -> tuple[Owned, ...]:
     return tuple(found)
 
 
-def _given_up_but_here(facts: Facts, owned: Owned) -> Iterator[Trouble]:
+def _given_up_but_here(facts: Facts, owned: Owned, hosts: Sequence[Facts]) -> Iterator[Trouble]:
     for qemu in facts.qemus:
         if owned.identity in {qemu.uuid, f"name:{qemu.name}"} and qemu.move is None and qemu.state != WAITING:
             yield Trouble(
@@ -141,25 +156,29 @@ def _given_up_but_here(facts: Facts, owned: Owned) -> Iterator[Trouble]:
                 host=facts.host,
                 what=f"{qemu.name} (pid {qemu.pid}, {qemu.state}) is on {facts.host}, which gave it up to {owned.peer} "
                 f"at epoch {owned.epoch}",
+                guest_runs=runs_on(hosts, owned.identity),
                 remedy=f"if it runs on {owned.peer}, end this one",
             )
 
 
-def _doubts(facts: Facts) -> Iterator[Trouble]:
+def _doubts(facts: Facts, hosts: Sequence[Facts]) -> Iterator[Trouble]:
     for move in facts.moves:
         if move.state == "in doubt":
             what = f"{move.guest} is in doubt (move {move.id}): {move.waits_for}"
-            yield Trouble(weight=Weight.ERROR, host=facts.host, what=what, remedy=move.remedy)
+            runs = f"paused on {facts.host} until {move.peer} has said whether it took the guest"
+            yield Trouble(weight=Weight.ERROR, host=facts.host, what=what, guest_runs=runs, remedy=move.remedy)
         elif move.state in {"settling", "not taken up"}:
             what = f"move {move.id} of {move.guest}, whose other end is {move.peer}, is {move.state}"
             remedy = move.remedy or f"it goes on by itself as soon as {move.peer} answers"
-            yield Trouble(weight=Weight.WARNING, host=facts.host, what=what, remedy=remedy)
+            runs = runs_on(hosts, move.identity)
+            yield Trouble(weight=Weight.WARNING, host=facts.host, what=what, guest_runs=runs, remedy=remedy)
 
 
-def _twins(facts: Facts) -> Iterator[Trouble]:
+def _twins(facts: Facts, hosts: Sequence[Facts]) -> Iterator[Trouble]:
     for twin in twins(facts):
         what = f"a twin of {twin.name} (pid {twin.pid}) waits for a guest, and no move knows it"
-        yield Trouble(weight=Weight.WARNING, host=facts.host, what=what, remedy=FIX)
+        runs = runs_on(hosts, twin.uuid or f"name:{twin.name}")
+        yield Trouble(weight=Weight.WARNING, host=facts.host, what=what, guest_runs=runs, remedy=FIX)
 
 
 def _strays(facts: Facts, hosts: Sequence[Facts]) -> Iterator[Trouble]:

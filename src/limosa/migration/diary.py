@@ -41,11 +41,11 @@ class Diary:
         self._count = 0
 
     @contextmanager
-    def open(self) -> Iterator[None]:
+    def open(self) -> Iterator["Diary"]:
         """Keep what is logged in this block, and in the tasks that it begins."""
         before = _open.set(self)
         try:
-            yield
+            yield self
         finally:
             _open.reset(before)
 

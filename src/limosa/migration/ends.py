@@ -60,6 +60,8 @@ class ReserveAsk(msgspec.Struct, frozen=True, kw_only=True):
     steps: tuple[CargoStep, ...]
     """Every step that will be made at the destination. Names were chosen before, and undoing what never
     happened is harmless: so this list is all that is needed to clean up, also after a restart."""
+    macs: tuple[str, ...] = ()
+    """MAC addresses of the guest's NICs, for hooks; none from an agent that does not say yet."""
 
 
 class TakeAsk(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +125,13 @@ class MoveAsk(msgspec.Struct, frozen=True, kw_only=True):
     """Anything that needs no more than the move's id."""
 
     move: MoveId
+
+
+class CloseAsk(msgspec.Struct, frozen=True, kw_only=True):
+    """The move is over; with what only the source could measure, for the destination's hooks."""
+
+    move: MoveId
+    blackout_ms: float | None = None
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,9 +202,14 @@ class Destination:
         """Ask for good whether the destination took the guest; if it did not, it destroys the twin and never will."""
         return await self._call("move.settle", self._ask, Settled, timeout=90)
 
-    async def close(self) -> Mapping[str, Any]:
-        """Put away what was kept for this move there; returns what it has to say for the report."""
-        return (await self._call("move.close", self._ask, Told, timeout=60)).facts
+    async def close(self, blackout_ms: float | None = None) -> Mapping[str, Any]:
+        """Put away what was kept for this move there; returns what it has to say for the report.
+
+        Args:
+            blackout_ms: milliseconds for which nobody ran the guest, where they were measured.
+        """
+        ask = CloseAsk(move=self._move, blackout_ms=blackout_ms)
+        return (await self._call("move.close", ask, Told, timeout=60)).facts
 
     async def attend(self) -> None:
         """Stay on the line: raises as soon as the twin dies or the link is lost.

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from limosa.cargo.kind import CargoStep, Kind
+from limosa.migration.carry_out import Deed, Undeed
 from limosa.migration.departure import Departure
 from limosa.migration.ends import Destination, ListenAsk, ReserveAsk
 from limosa.migration.fault_points import BEFORE, reach
+from limosa.migration.news import macs
 from limosa.migration.steps import (
     CheckShape,
     Close,
@@ -74,7 +76,7 @@ async def make(step: Step, ends: Ends) -> Mapping[str, Any]:
             await source.quit()
         case Close():
             source.put_away()
-            return await destination.close()
+            return await destination.close(source.blackout_ms)
         case _:
             assert_never(step)
     return NOTHING
@@ -118,6 +120,19 @@ async def _reserve(step: Reserve, ends: Ends) -> Mapping[str, Any]:
             monitor=source.answer.monitor,
             streams=source.streams,
             steps=tuple(s for s in source.steps if isinstance(s, CargoStep) and s.side is Side.DESTINATION),
+            macs=macs(source.profile),
         )
     )
     return NOTHING
+
+
+def deeds(ends: Ends) -> tuple[Deed, Undeed]:
+    """`make` and `unmake` at these ends."""
+
+    async def do(step: Step) -> Mapping[str, Any]:
+        return await make(step, ends)
+
+    async def undo(step: Step) -> None:
+        await unmake(step, ends)
+
+    return do, undo

@@ -23,27 +23,29 @@ from limosa.errors import (
 )
 from limosa.guest.profile import FoundGuest
 from limosa.migration import verdicts
+from limosa.migration.account import Account
 from limosa.migration.archive import Archive
-from limosa.migration.carry_out import Deed, Undeed, carry_out, settle
+from limosa.migration.carry_out import carry_out, settle
 from limosa.migration.departure import Departure, Luggage
-from limosa.migration.diary import Diary, write_down
+from limosa.migration.diary import write_down
 from limosa.migration.ends import Destination, Settled
 from limosa.migration.fault_points import AFTER, BEFORE, reach
 from limosa.migration.hold import Hold
 from limosa.migration.journal import Journal, Outcome
-from limosa.migration.make import Ends, make, unmake
+from limosa.migration.make import Ends, deeds
+from limosa.migration.news import Ended, macs
 from limosa.migration.plan import rehearsal, rewrites
 from limosa.migration.qemus import Qemus
-from limosa.migration.report import measure, pause_of, stage_spans
-from limosa.migration.samples import Samples
+from limosa.migration.report import measure
 from limosa.migration.steps import Reserve, Step, name_of, side_of, stage_of
 from limosa.migration.store import OpenMove, Store, insist
 from limosa.migration.survey import Assessment, assess, predict_for, sample_dirty_rate
 from limosa.migration.watch import Watch
 from limosa.qmp.monitor import Monitor
 from limosa.units import HostName, MoveId, Side
-from limosa.wire.history import MoveRecord
-from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Prediction, Progress, Stage
+from limosa.wire.history import MoveLog, MoveRecord
+from limosa.wire.hooks import HookEvent
+from limosa.wire.moves import Measured, MoveRequest, MoveState, MoveStatus, PlanShown, Prediction, Stage
 from limosa.wire.rpc import Caller
 
 _FOREVER = 10 * 365 * 86400.0
@@ -80,7 +82,7 @@ class Move:
         self.guest = guest
         self.state = MoveState.PLANNING
         self.error: LimosaError | None = None
-        self.diary = Diary(move, host.name)
+        self._account = Account(move, host.name)
         self._archive = archive
         self._host = host
         self._store = store
@@ -91,15 +93,9 @@ class Move:
         self._journal: Journal | None = None
         self._departure: Departure | None = None
         self._assessment: Assessment | None = None
-        self._progress: dict[str, Progress] = {}
-        self._samples = Samples()
         self._measured: Measured | None = None
         self._prediction: Prediction | None = None
         self._warnings: tuple[str, ...] = ()
-        self._changed = asyncio.Event()
-        self._number = 0
-        self._began = asyncio.get_running_loop().time()
-        self._began_at = time.time()
         self._took: float | None = None
         self._expired = False
         self._records: set[asyncio.Task[None]] = set()
@@ -114,13 +110,13 @@ class Move:
             differences: tuple[str, ...] = ()
             if assessment.steps:
                 # A rehearsal never commits, so carrying it out ends in undoing it.
-                await self._carry_out(Journal(rehearsal(assessment.steps), self._clock, self._notify), ends)
+                await self._carry_out(Journal(rehearsal(assessment.steps), self._clock, self._account.tell), ends)
                 comparison = ends.source.comparison
                 assert comparison is not None
                 compared = comparison.compared
                 differences = tuple(str(d) for d in comparison.host_side)
             await sampling
-            journal = Journal(assessment.steps, self._clock, self._notify)
+            journal = Journal(assessment.steps, self._clock, self._account.tell)
             return PlanShown(
                 guest=assessment.profile.name,
                 uuid=assessment.profile.uuid,
@@ -149,7 +145,7 @@ class Move:
         self._task.add_done_callback(lambda _: at_rest())
 
     async def _written_down(self, deed: Coroutine[Any, Any, None]) -> None:
-        with self.diary.open():
+        with self._account.diary.open():
             await deed
 
     async def abort(self) -> None:
@@ -168,7 +164,7 @@ class Move:
             raise verdicts.rolling_back(self.guest.name, self.id)
         first = self.state is not MoveState.ABORTING
         self.state = MoveState.ABORTING
-        self._notify()
+        self._account.tell()
         if self._task is not None:
             if first:
                 self._task.cancel()
@@ -214,41 +210,36 @@ class Move:
             state=self.state,
             stage=stage_of(latest.step) if latest else Stage.CHECK,
             guest_runs=self._guest_runs(),
-            elapsed=self._took if self._took is not None else self._clock() - self._began,
+            elapsed=self._took if self._took is not None else self._account.elapsed,
             findings=assessment.findings if assessment else (),
             steps=journal.shown() if journal else (),
-            progress=tuple(self._progress.values()),
+            progress=self._account.progress,
             prediction=self._prediction,
             measured=self._measured,
             error=self.error.to_wire() if self.error else None,
             undone=tuple(name_of(e.step) for e in journal.entries if e.outcome is Outcome.UNDONE) if journal else (),
             warnings=self._warnings,
-            began=self._began_at,
+            began=self._account.began_at,
             operation=self.request.operation,
         )
 
     def record(self) -> MoveRecord:
         """The move over its time, as far as it is."""
-        status = self.status()
-        return MoveRecord(
-            began=self._began_at,
-            ended=self._began_at + status.elapsed if status.state.over else None,
-            status=status,
-            stages=stage_spans(status),
-            pause=pause_of(status),
-            series=self._samples.series(),
-            number=self._number,
-        )
+        return self._account.record(self.status())
+
+    def log(self) -> MoveLog:
+        """What was logged of it here."""
+        return self._account.diary.log()
 
     async def changed(self, seen: int) -> None:
         """Return when the record is another one than that of this number, or is the last."""
-        while self._number == seen and not self.state.over:
-            await self._changed.wait()
+        while self._account.is_known(seen) and not self.state.over:
+            await self._account.news.wait()
 
     async def watch(self) -> AsyncIterator[MoveStatus]:
         """Status now, and again whenever something changed, up to and including the final one."""
         while True:
-            changed = self._changed
+            changed = self._account.news
             now = self.status()
             yield now
             if now.state.over:
@@ -275,8 +266,7 @@ class Move:
     def take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind], at_rest: Callable[[], None]) -> None:
         """Go on with a move that this agent had open when it stopped; `at_rest` as in `start`."""
         self.state = MoveState.SETTLING
-        before = max(0.0, self._began_at - record.opened)
-        self._began, self._began_at = self._began - before, self._began_at - before
+        self._account.begin_at(record.opened)
         self._go(self._take_up(record, link, kinds), at_rest)
 
     def require_doubt(self) -> None:
@@ -340,8 +330,11 @@ class Move:
                 outcomes={},
             )
         )
-        self._journal = Journal(assessment.steps, self._clock, self._notify, self._record, self._began)
+        self._journal = self._new_journal(assessment.steps)
         return self._journal
+
+    def _new_journal(self, steps: tuple[Step, ...]) -> Journal:
+        return Journal(steps, self._clock, self._account.tell, self._record, self._account.began)
 
     def _record(self, outcomes: dict[int, str]) -> None:
         """Make outcomes of steps durable, and tell of them; neither is ever asked for while the guest is paused."""
@@ -364,12 +357,30 @@ class Move:
             raise
         if not journal.resumed:
             await self._decide(journal, ends)
-        self._measured = measure(journal, ends.source, checks=journal.began - self._began)
+        self._measured = measure(journal, ends.source, checks=journal.began - self._account.began)
         self._close_record("completed")
         self._end(MoveState.COMPLETED, None)
 
-    def _close_record(self, ending: str) -> None:
-        self._record_at_last(partial(self._store.close_move, self.id, Side.SOURCE, ending))
+    def _close_record(self, ending: str, news: HookEvent | None = None) -> None:
+        self._record_at_last(partial(self._store.close_move, self.id, Side.SOURCE, ending, news))
+
+    def _news(self, source: Departure, trouble: BaseException) -> HookEvent:
+        """What hooks hear of a move that was rolled back because of `trouble`."""
+        now = time.time()
+        ended = Ended(
+            guest=self.guest.name,
+            uuid=source.profile.uuid,
+            macs=macs(source.profile),
+            move=self.id,
+            source=HostName(self._host.name),
+            destination=HostName(self.request.to),
+            teller=HostName(self._host.name),
+            epoch=source.epoch,
+            began=self._store.opened(self.id, Side.SOURCE) or now,
+            ended=now,
+        )
+        gone = not source.alive and not isinstance(trouble, GuestPoweredOff)
+        return ended.lost() if gone else ended.failed(trouble)
 
     def _record_at_last(self, record: Callable[[], None]) -> None:
         """Make a record now, or as soon as the state disk takes it: without it the next start asks once more."""
@@ -390,7 +401,7 @@ class Move:
         if not isinstance(trouble, GuestPoweredOff):
             await self._called_back(ends)
             await self._tidied_up(ends)
-        self._close_record("rolled back")
+        self._close_record("rolled back", self._news(ends.source, trouble))
         if isinstance(trouble, GuestPoweredOff):
             return
         if not ends.source.alive:
@@ -413,7 +424,7 @@ class Move:
             except LimosaError as trouble:
                 self.state = MoveState.SETTLING
                 self.error = verdicts.held_there(self.guest.name, self.request.to, trouble)
-                self._notify()
+                self._account.tell()
             await asyncio.sleep(ASK_AGAIN)
 
     async def _tidied_up(self, ends: Ends) -> None:
@@ -427,10 +438,10 @@ class Move:
             except MonitorError as silence:
                 self.state = MoveState.SETTLING
                 self.error = verdicts.does_not_answer(self.guest.name, silence.what)
-                self._notify()
+                self._account.tell()
                 await asyncio.sleep(ASK_AGAIN)
                 continue
-            await settle(self._journal, *_deeds(ends))
+            await settle(self._journal, *deeds(ends))
 
     def _where(self) -> str:
         """Stage, step and side of what was done last: `copy, disks: mirror, at the source`."""
@@ -445,7 +456,7 @@ class Move:
         Raises:
             MoveFailed: the destination has promised never to take the guest; it is back at the source.
         """
-        do, undo = _deeds(ends)
+        do, undo = deeds(ends)
         while not journal.resumed:
             # What could not be recorded as given up was not: then there is nothing to ask.
             answer = await self._answer(ends) if ends.source.gave_up else Settled(taken=False, epoch=0)
@@ -483,14 +494,14 @@ class Move:
         self.state = MoveState.IN_DOUBT
         self.error = verdicts.in_doubt(self.guest.name, self._host.name, self.request.to, why)
         _log.warning("move in doubt", guest=self.guest.name, why=why)
-        self._notify()
+        self._account.tell()
 
     async def _take_up(self, record: OpenMove, link: Link, kinds: Mapping[str, Kind]) -> None:
         _log.info("move is taken up again", guest=self.guest.name, to=self.request.to)
         luggage = msgspec.json.decode(record.baggage, type=Luggage)
         departure = self._departing(luggage, await self._found_again())
         ends = Ends(departure, Destination(self._line(link), self.id), kinds)
-        journal = self._journal = Journal(luggage.steps, self._clock, self._notify, self._record, self._began)
+        journal = self._journal = self._new_journal(luggage.steps)
         journal.take_up(gave_up=departure.gave_up)
         try:
             if departure.gave_up:
@@ -499,7 +510,7 @@ class Move:
                 self._end(MoveState.COMPLETED, None)
                 return
             trouble = verdicts.interrupted(self.guest.name, self.request.to)
-            self._warnings = await settle(journal, *_deeds(ends))
+            self._warnings = await settle(journal, *deeds(ends))
             await self._back_home(ends, trouble, self._warnings)
             self._end(MoveState.FAILED, trouble)
         except LimosaError as error:
@@ -515,7 +526,7 @@ class Move:
                 return await self._qemus.attach_again(self.guest)
             except MonitorBusy as silence:
                 self.error = verdicts.does_not_answer(self.guest.name, silence.what)
-                self._notify()
+                self._account.tell()
                 await asyncio.sleep(ASK_AGAIN)
 
     def _line(self, link: Link) -> Callable[[], Awaitable[Caller]]:
@@ -569,7 +580,7 @@ class Move:
             steps=luggage.steps,
             store=self._store,
             qemus=self._qemus,
-            progress=self._told,
+            progress=self._account.read,
             running=luggage.running,
             before=luggage.before,
         )
@@ -577,7 +588,7 @@ class Move:
 
     async def _carry_out(self, journal: Journal, ends: Ends) -> tuple[str, ...]:
         watch = Watch(ends.source, ends.destination)
-        make_step, undo = _deeds(ends)
+        make_step, undo = deeds(ends)
 
         async def do(step: Step) -> Mapping[str, Any]:
             number = ends.source.steps.index(step)
@@ -600,32 +611,19 @@ class Move:
         self._prediction = predict_for(
             self.request, assessment.profile, assessment.answer, rate=self._rate, dirty_rate=rate
         )
-        self._notify()
-
-    def _told(self, progress: Progress) -> None:
-        self._progress[progress.item] = progress
-        self._samples.add(self._clock() - self._began, progress)
-        self._notify()
-
-    def _notify(self) -> None:
-        self._number += 1
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._account.tell()
 
     def _end(self, state: MoveState, error: LimosaError | None) -> None:
         self.state, self.error = state, error
-        self._took = self._clock() - self._began
-        self._number += 1
-        with self.diary.open():  # also where the move had not even begun
+        self._took = self._account.elapsed
+        self._account.change()
+        with self._account.diary.open() as diary:  # also where the move had not even begun
             say = _log.info if error is None else _log.warning
             say(f"move {state}", guest=self.guest.name, why=error.what if error else None)
-            self.diary.close()
-        record, log = self.record(), self.diary.log()
+            diary.close()
+        record, log = self.record(), self.log()
         self._record_at_last(lambda: self._archive.keep(record, log))
-        self._wake()
+        self._account.wake()
 
     def _expire(self) -> None:
         if self._task is not None and not self.committed:
@@ -645,13 +643,3 @@ class Move:
     @staticmethod
     def _clock() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _deeds(ends: Ends) -> tuple[Deed, Undeed]:
-    async def do(step: Step) -> Mapping[str, Any]:
-        return await make(step, ends)
-
-    async def undo(step: Step) -> None:
-        await unmake(step, ends)
-
-    return do, undo

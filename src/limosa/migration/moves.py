@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -81,6 +82,7 @@ class Moves:
             at_rest=self._tell_at_rest,
         )
         self._told_at_rest: list[Callable[[], None]] = []
+        self._told_over: list[Callable[[MoveStatus], None]] = []
         self._moves: dict[MoveId, Move] = {}
         self._rehearsed: dict[MoveId, Move] = {}
         self._waiting: asyncio.Task[None] | None = None
@@ -126,7 +128,7 @@ class Moves:
             archive=self.archive,
             cpus=os.cpu_count() or 1,
         )
-        move.take_up(record, self._link, self._kinds, self._tell_at_rest)
+        move.take_up(record, self._link, self._kinds, partial(self._departed, move))
 
     def resolve(self, guest: str, who: str, evidence: str) -> MoveStatus:
         """Take a guest back whose move is in doubt, on somebody's word that the other host is fenced.
@@ -190,7 +192,7 @@ class Moves:
         move = self._new(request, move_id)
         self._store.check()
         self._moves[move.id] = move
-        move.start(self._link, self._kinds, self._tell_at_rest)
+        move.start(self._link, self._kinds, partial(self._departed, move))
         self._forget_old()
         return move.status()
 
@@ -217,7 +219,7 @@ class Moves:
     def log(self, move: str) -> MoveLog:
         """What this host logged of a move that left it, or came to it. Raises NotFound."""
         found = self._moves.get(MoveId(move))
-        told = found.diary.log() if found else self._arrivals.log(MoveId(move)) or self.archive.log(move)
+        told = found.log() if found else self._arrivals.log(MoveId(move)) or self.archive.log(move)
         if told is None:
             raise NotFound(f"nothing is kept here of the log of move {move}", remedy="see this host's own log")
         return told
@@ -225,6 +227,10 @@ class Moves:
     def all(self) -> tuple[MoveStatus, ...]:
         """Every move that is remembered, oldest first."""
         return tuple(move.status() for move in self._moves.values())
+
+    def flying(self) -> tuple[MoveStatus, ...]:
+        """Moves out of this host that are not over, oldest first."""
+        return tuple(move.status() for move in self._moves.values() if not move.state.over)
 
     def watch(self, move: str) -> AsyncIterator[MoveStatus]:
         """Status at every change, up to and including the final one."""
@@ -262,6 +268,17 @@ class Moves:
     def at_rest(self, call: Callable[[], None]) -> None:
         """Have something called whenever a move has come to its end here, on either side."""
         self._told_at_rest.append(call)
+
+    def when_over(self, call: Callable[[MoveStatus], None]) -> None:
+        """Have something called with the report of each move out of this host that is over."""
+        self._told_over.append(call)
+
+    def _departed(self, move: Move) -> None:
+        if move.state.over:  # else it waits in the journal for this agent's next start
+            report = move.status()
+            for call in self._told_over:
+                call(report)
+        self._tell_at_rest()
 
     def _tell_at_rest(self) -> None:
         for call in self._told_at_rest:

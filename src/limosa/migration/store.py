@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ import msgspec
 
 from limosa.errors import StateDiskError
 from limosa.guest.discover import given_uuid
+from limosa.migration import outbox
+from limosa.migration.outbox import Outbox
 from limosa.units import HostName, MoveId, Side
+from limosa.wire.hooks import HookEvent
 
 SCHEMA = (
     """
@@ -50,6 +54,7 @@ SCHEMA = (
     INSERT INTO taken SELECT move, epoch, at FROM owners JOIN moves ON moves.id = owners.move
         WHERE owners.state = 'here' AND moves.side = 'destination';
     """,
+    outbox.TABLE,
     # The archive has a name of its own, so that whoever knows it up to a number notices when it was begun anew.
     """
     CREATE TABLE kept (
@@ -156,6 +161,11 @@ class Store:
             self._unopened = _unwritable(path, error)
             self._db = _upgraded(_copied(path, spare), path)
 
+    @cached_property
+    def outbox(self) -> Outbox:
+        """Events that are recorded here, and told to hooks later."""
+        return Outbox(lambda: self._db)
+
     def close(self) -> None:
         """Close the file."""
         self._db.close()
@@ -199,12 +209,24 @@ class Store:
                 [(move, number, outcome, time.time()) for number, outcome in outcomes.items()],
             )
 
-    def close_move(self, move: MoveId, side: Side, ending: str) -> None:
-        """Record that nothing is left to do for a move on this side."""
+    def close_move(self, move: MoveId, side: Side, ending: str, news: HookEvent | None = None) -> None:
+        """Record that nothing is left to do for a move on this side, and in the same write what hooks shall hear."""
         with self._writing():
-            self._db.execute(
-                "UPDATE moves SET closed=?, ending=? WHERE id=? AND side=?", (time.time(), ending, move, side)
-            )
+            now = time.time()
+            self._db.execute("UPDATE moves SET closed=?, ending=? WHERE id=? AND side=?", (now, ending, move, side))
+            if news is not None:
+                self.outbox.post(self._identity(move), news, now)
+        if news is not None:
+            self.outbox.tell()
+
+    def opened(self, move: MoveId, side: Side) -> float | None:
+        """When a move was opened on this side, in seconds since 1970; None where it never was."""
+        found = self._db.execute("SELECT opened FROM moves WHERE id=? AND side=?", (move, side)).fetchone()
+        return None if found is None else float(found[0])
+
+    def _identity(self, move: MoveId) -> str:
+        found = self._db.execute("SELECT identity FROM moves WHERE id=?", (move,)).fetchone()
+        return "" if found is None else str(found[0])
 
     def open_moves(self) -> tuple[OpenMove, ...]:
         """Moves that have not been closed, oldest first."""
@@ -224,6 +246,11 @@ class Store:
             )
             for row in rows
         )
+
+    def open_since(self) -> float | None:
+        """When the oldest open move was recorded, seconds since 1970; None where no move is open."""
+        (oldest,) = self._db.execute("SELECT min(opened) FROM moves WHERE closed IS NULL").fetchone()
+        return None if oldest is None else float(oldest)
 
     def is_known(self, move: MoveId, side: Side) -> bool:
         """Whether this move was ever opened on this side."""

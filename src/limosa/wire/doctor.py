@@ -107,6 +107,8 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     weight: Weight
     host: str
     what: str
+    guest_runs: str = ""
+    """The hosts on which the guest runs, or what is known instead; empty where no guest is concerned."""
     remedy: str = ""
 
 
@@ -126,6 +128,23 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
     """The asked host first."""
     troubles: tuple[Trouble, ...]
     fixed: tuple[Fixed, ...] = ()
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(trouble.weight is Weight.NOTE for trouble in self.troubles)
+
+
+class FleetDiagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of GET /v1/doctor: what is wrong in the fleet, worst first."""
+
+    at: float
+    """When it was found, seconds since 1970."""
+    hosts: int
+    """Hosts of the fleet."""
+    asked: int
+    """Hosts whose agents answered; the others are among the troubles."""
+    troubles: tuple[Trouble, ...]
 
     @property
     def clean(self) -> bool:

@@ -1,14 +1,20 @@
 """What a controller says of the fleet, and what it is asked: the bodies of its REST API."""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from limosa.wire.moves import MoveState
 
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=253)]
-Words = Annotated[str, msgspec.Meta(max_length=2000)]
+NAME = r"^[^\x00-\x1f\x7f]+$"
+"""No control characters: they forge lines of logs, and PostgreSQL keeps no NUL."""
+NO_NUL = r"^[^\x00]*$"
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=253, pattern=NAME)]
+Words = Annotated[str, msgspec.Meta(max_length=2000, pattern=NO_NUL)]
+Many = msgspec.Meta(max_length=10_000)
+"""Of a list: as many as a fleet has guests, or hosts."""
 
 
 class Role(StrEnum):
@@ -25,15 +31,15 @@ class Role(StrEnum):
 class HostSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What operators say of a host."""
 
-    rack: Annotated[str, msgspec.Meta(max_length=253)] = ""
+    rack: Annotated[str, msgspec.Meta(max_length=253, pattern=NO_NUL)] = ""
     labels: tuple[Name, ...] = ()
     storages: tuple[Name, ...] = ()
     """Shared storages that it reaches."""
-    watts: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    price_per_hour: Annotated[float, msgspec.Meta(ge=0)] = 0.0
-    max_in: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    max_out: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    link: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    watts: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0
+    price_per_hour: Annotated[float, msgspec.Meta(ge=0, le=1e9)] = 0.0
+    max_in: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
+    max_out: Annotated[int, msgspec.Meta(ge=0, le=100)] | None = None
+    link: Annotated[float, msgspec.Meta(ge=0, le=1e12)] = 0.0
     """Bytes per second of its migration link, where its driver does not say, or says too much; 0: as reported."""
 
 
@@ -129,7 +135,7 @@ class LimitsAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     moves_in: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
     moves_out: Annotated[int, msgspec.Meta(ge=1, le=100)] | None = None
     moves: Annotated[int, msgspec.Meta(ge=1, le=10000)] | None = None
-    bandwidth: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    bandwidth: Annotated[float, msgspec.Meta(gt=0, le=1e15)] | None = None
     """Bytes per second of all moves together."""
     retries: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     """Attempts at one guest after its first."""
@@ -146,9 +152,9 @@ class OperationAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Body of POST /v1/operations and /v1/plans."""
 
     kind: OperationKind
-    hosts: tuple[Name, ...] = ()
+    hosts: Annotated[tuple[Name, ...], Many] = ()
     """To drain, or to restore; to rebalance or consolidate among (none: all)."""
-    moves: tuple[MoveAsked, ...] = ()
+    moves: Annotated[tuple[MoveAsked, ...], Many] = ()
     """Of a move set."""
     why: Words = ""
     limits: LimitsAsked = LimitsAsked()
@@ -185,6 +191,8 @@ class ItemState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     """Given up: its attempts are used up, or it makes no sense to repeat it."""
+    REROUTED = "rerouted"
+    """Given up for another destination: a later item of the same guest goes there."""
     CANCELLED = "cancelled"
 
 
@@ -195,6 +203,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     source: str
     destination: str
+    epoch: int = 0
+    """Of the guest's ownership when this was planned; a report with no higher one is older than the move."""
     after: tuple[int, ...] = ()
     """Places, in the operation, of the moves that must have ended well before this one starts."""
     role: str = ""
@@ -205,6 +215,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """When it is predicted to end, in seconds from the start of its plan."""
     state: ItemState = ItemState.WAITING
     attempts: int = 0
+    """Of this guest, to other destinations too."""
+    before: int = 0
+    """Attempts among them that had another destination."""
+    tried: tuple[str, ...] = ()
+    """The other destinations."""
     not_before: float = 0.0
     """Unix time before which it is not tried again."""
     move: str = ""
@@ -212,16 +227,20 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     move_state: MoveState | None = None
     said: str = ""
     """Why the latest attempt failed."""
+    code: str = ""
+    """The code of that error."""
     remedy: str = ""
     began: float | None = None
     ended: float | None = None
     blackout_ms: float | None = None
     bytes: int = 0
+    rate: float | None = None
+    """Bytes per second that it may send, as its agent was told last; None for what its links give."""
 
     @property
     def over(self) -> bool:
         """True when nothing more will happen to it."""
-        return self.state in {ItemState.DONE, ItemState.FAILED, ItemState.CANCELLED}
+        return self.state not in {ItemState.WAITING, ItemState.MOVING}
 
 
 class LeftGuest(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,7 +308,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 class StateAsked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Body of PUT /v1/hosts/{host}/state."""
 
-    state: Annotated[str, msgspec.Meta(pattern="^(active|maintenance|lost)$")]
+    state: Literal["active", "maintenance", "lost"]
     why: Words = ""
 
 

@@ -115,6 +115,15 @@ class Deed(msgspec.Struct, frozen=True, kw_only=True):
     deed: str
 
 
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters of `fleet.speed`: what an ordered move may send from now on."""
+
+    hand: Hand
+    deed: str
+    rate: float | None
+    """Bytes per second; None for what its links give."""
+
+
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent knows of an ordered move."""
 

@@ -1,7 +1,6 @@
 """Processors that do not have what a guest saw at boot: refused before anything is made, every missing flag by name."""
 
 import asyncio
-import signal
 import subprocess
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -19,8 +18,7 @@ from limosa.lab.guestctl import GuestControl, GuestOptions, Status
 from limosa.lab.guests import GuestSpec, control, start
 from limosa.lab.hosts import Host
 from limosa.lab.lab import Lab
-from limosa.lab.provision import start_agent
-from limosa.lab.trouble import Watched, configure, refused, with_owner
+from limosa.lab.trouble import Watched, refused, restarted_with, with_owner
 from limosa.qmp.monitor import Monitor
 from limosa.units import Side
 from limosa.wire.moves import MoveState
@@ -30,15 +28,6 @@ pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest
 OF_TOPOLOGY = CpuFlags.of("ht", "cmp-legacy")
 """They follow from the number of vCPUs, whatever the processor (docs/cpu.md)."""
 OPTIONS = GuestOptions(addresses=("10.66.0.100/24",), pages=8, vectors=True)
-
-
-async def agent_with(host: Host, **keys: object) -> None:
-    """Start a host's agent anew, with other settings."""
-    assert host.agent is not None
-    host.agent.send_signal(signal.SIGTERM)
-    await host.agent.wait(20)
-    await configure(host, **keys)
-    await start_agent(host)
 
 
 def without(*names: str) -> dict[str, object]:
@@ -70,9 +59,9 @@ async def web(lab: Lab) -> AsyncIterator[Watched]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def older(web: Watched) -> AsyncIterator[Host]:
     """Host b, made to look like one without AVX2 and BMI1."""
-    await agent_with(web.destination, **without("avx2", "bmi1"))
+    await restarted_with(web.destination, **without("avx2", "bmi1"))
     yield web.destination
-    await agent_with(web.destination)
+    await restarted_with(web.destination)
 
 
 async def test_a_guest_is_not_taken_where_its_flags_are_not(web: Watched, older: Host) -> None:
@@ -131,7 +120,7 @@ async def test_a_guest_that_does_not_see_them_goes_on_with_its_vectors(lab: Lab)
     await start(a, spec)
     async with await control(a, spec) as agent:
         before = await computing(agent, 1)
-    await agent_with(b, **without("adx", "rdseed"))
+    await restarted_with(b, **without("adx", "rdseed"))
     try:
         answer = await migrate(a, "vec1", b)
         assert answer.status == 0, answer.err
@@ -140,7 +129,7 @@ async def test_a_guest_that_does_not_see_them_goes_on_with_its_vectors(lab: Lab)
             now = await computing(agent, (await agent.status()).vector_rounds + 20)
     finally:
         await b.run(["pkill", "-9", "-f", "[q]emu-system.*vec1"], check=False)
-        await agent_with(b)
+        await restarted_with(b)
     assert now.boot_id == before.boot_id
     assert (now.vector_errors, now.deaths) == (0, 0)
     assert not now.oopsed
@@ -186,12 +175,12 @@ async def test_an_older_qemu_is_refused_for_exactly_the_flags_that_it_lacks(lab:
     async with await control(a, spec):
         pass
     expected = await seen(a, spec) - broadest(older) - OF_TOPOLOGY
-    await agent_with(b, qemu=[str(older)])
+    await restarted_with(b, qemu=[str(older)])
     try:
         told = (await limosa(a, "cpu", "explain", "new1", "b", "--json")).json()
         refusal = await refused(a, "migrate", "new1", "--to", "b")
     finally:
-        await agent_with(b)
+        await restarted_with(b)
         await a.run(["pkill", "-9", "-f", "[q]emu-system.*new1"], check=False)
     assert expected
     assert [missing["name"] for missing in told["missing"]] == list(expected.names())
@@ -206,11 +195,11 @@ async def test_the_twin_of_a_broad_model_has_the_flags_of_the_guest_and_no_other
     await start(a, spec)
     async with await control(a, spec):
         pass
-    await agent_with(b, qemu=[str(assets.qemu_10())])
+    await restarted_with(b, qemu=[str(assets.qemu_10())])
     try:
         plan = await limosa(a, "plan", "old1", "--to", "b", "--json")
     finally:
-        await agent_with(b)
+        await restarted_with(b)
         await a.run(["pkill", "-9", "-f", "[q]emu-system.*old1"], check=False)
     assert plan.status == 0, plan.out + plan.err
     assert plan.plan().possible

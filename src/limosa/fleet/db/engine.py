@@ -5,8 +5,9 @@ async with Database.opened("sqlite:////var/lib/limosa/controller.db") as databas
     async with database.read() as connection: ...      one consistent look
 """
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,6 +51,8 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        # SQLite has one writer at a time, and who waits for it tries again by luck: within a process they queue up.
+        self._writer: AbstractAsyncContextManager[object] = nullcontext() if self.shared else asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -85,7 +88,7 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: everything or, after an error, nothing."""
-        async with self.engine.connect() as connection:
+        async with self._writer, self.engine.connect() as connection:
             await connection.execution_options(limosa_writes=True)
             async with connection.begin():
                 yield connection

@@ -19,6 +19,7 @@ hosts = sa.Table(
     sa.Column("machine", sa.Text),
     sa.Column("seen", sa.Float, nullable=False, server_default="0"),
     sa.Column("trouble", sa.Text, nullable=False, server_default=""),
+    sa.Column("number", sa.BigInteger, nullable=False, server_default="1", index=True),
 )
 
 guests = sa.Table(
@@ -38,7 +39,17 @@ rules = sa.Table(
     sa.Column("rules", sa.Text, nullable=False, server_default="{}"),
     sa.Column("home", sa.String(253)),
     sa.Column("moved_at", sa.Float),
+    sa.Column("number", sa.BigInteger, nullable=False, server_default="1", index=True),
 )
+
+counters = sa.Table(
+    "counters",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("fleet", sa.BigInteger, nullable=False),
+    sa.Column("signs", sa.BigInteger, nullable=False),
+)
+"""One row: whoever changes hosts, guests or rules takes his number here first, and so locks all others out."""
 
 operations = sa.Table(
     "operations",
@@ -109,6 +120,13 @@ answers = sa.Table(
     sa.Column("asked", sa.String(64), nullable=False),
     sa.Column("operation", sa.String(64), nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+)
+
+hook_progress = sa.Table(
+    "hook_progress",
+    metadata,
+    sa.Column("hook", sa.String(512), primary_key=True),
+    sa.Column("progress", sa.Text, nullable=False),
 )
 
 moves = sa.Table(

@@ -12,7 +12,8 @@ from enum import StrEnum
 import msgspec
 
 from limosa.errors import LimosaError
-from limosa.fleet.inventory import Limits
+from limosa.fleet.bandwidth import Way, shares
+from limosa.fleet.inventory import Host, Limits
 from limosa.wire.fleet import Item, ItemState, Operation, Phase
 from limosa.wire.moves import MoveState, MoveStatus
 from limosa.wire.reports import Outcome
@@ -26,6 +27,10 @@ SILENCE_LIMIT = 600.0
 
 FINAL_CODES = frozenset({"blocked", "twin-differs", "not-found", "usage", "guest-powered-off", "guest-lost", "aborted"})
 """Errors that a second attempt would meet again, and the wish of an operator who aborted this one move."""
+
+
+NOT_KNOWN = "not-known"
+"""Code of an item that was given up without knowing what became of its move."""
 
 
 class Wish(StrEnum):
@@ -62,7 +67,21 @@ class Abort:
     index: int
 
 
-Command = Start | Abort
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Tell an ordered move its rate, which has changed."""
+
+    index: int
+
+
+Command = Start | Abort | Pace
+
+
+class Around(msgspec.Struct, frozen=True, kw_only=True):
+    """What else there is: hosts by name, and the moves of other operations that are in flight."""
+
+    hosts: Mapping[str, Host]
+    others: tuple[Way, ...] = ()
 
 
 def deed_of(item: Item) -> str:
@@ -71,7 +90,13 @@ def deed_of(item: Item) -> str:
 
 
 def advance(
-    operation: Operation, wish: Wish, readings: Mapping[int, Reading], limits: Limits, retries: int, now: float
+    operation: Operation,
+    wish: Wish,
+    readings: Mapping[int, Reading],
+    limits: Limits,
+    retries: int,
+    now: float,
+    around: Around,
 ) -> tuple[Operation, tuple[Command, ...]]:
     """The operation's next state, and what is to be ordered once it is saved.
 
@@ -79,9 +104,10 @@ def advance(
         operation: as it is.
         wish: what operators want of it.
         readings: by place, of items that are moving.
-        limits: moves in and out of one host, and at all.
+        limits: moves in and out of one host, and at all; bandwidth.
         retries: attempts at one guest after its first.
         now: seconds since 1970.
+        around: what its moves share the fleet with.
     """
     phase = _phase(operation.phase, wish)
     items = list(operation.items)
@@ -95,10 +121,13 @@ def advance(
         commands += [Abort(place) for place, item in enumerate(items) if item.state is ItemState.MOVING]
     items = _without_hope(items)
     if phase is Phase.RUNNING:
-        for place in _startable(items, limits, now):
+        for place in _startable(items, limits, now, around):
             items[place] = _started(items[place], now)
             commands.append(Start(place))
+    started = {command.index for command in commands if isinstance(command, Start)}
+    paces = tuple(Pace(place) for place in _paced(items, limits, around) if place not in started)
     return msgspec.structs.replace(operation, phase=phase, items=tuple(items), began=operation.began or now), (
+        *paces,
         *commands,
     )
 
@@ -152,6 +181,7 @@ def _done(item: Item, now: float, status: MoveStatus | None = None) -> Item:
         move_state=MoveState.COMPLETED,
         ended=now,
         said="",
+        code="",
         remedy="",
         blackout_ms=measured.blackout_ms if measured else None,
         bytes=measured.ram_bytes + measured.disk_bytes if measured else 0,
@@ -159,12 +189,14 @@ def _done(item: Item, now: float, status: MoveStatus | None = None) -> Item:
 
 
 def _failed(item: Item, what: str, remedy: str, code: str, retries: int, now: float) -> Item:
-    final = code in FINAL_CODES or item.attempts > retries
-    pause = min(BACK_OFF * 2 ** max(0, item.attempts - 1), LONGEST_BACK_OFF)
+    attempts = item.attempts - item.before
+    final = code in FINAL_CODES or attempts > retries
+    pause = min(BACK_OFF * 2 ** max(0, attempts - 1), LONGEST_BACK_OFF)
     return msgspec.structs.replace(
         item,
         state=ItemState.FAILED if final else ItemState.WAITING,
         said=what,
+        code=code,
         remedy=remedy,
         not_before=now + pause,
         ended=now if final else None,
@@ -179,7 +211,7 @@ def _silent(item: Item, now: float) -> Item:
         return item
     what = f"{said}: what became of the move is not known"
     return msgspec.structs.replace(
-        item, state=ItemState.FAILED, said=what, remedy=f"limosa doctor, on {item.source}", ended=now
+        item, state=ItemState.FAILED, said=what, code=NOT_KNOWN, remedy=f"limosa doctor, on {item.source}", ended=now
     )
 
 
@@ -200,10 +232,10 @@ def _without_hope(items: list[Item]) -> list[Item]:
     return items
 
 
-def _startable(items: list[Item], limits: Limits, now: float) -> list[int]:
+def _startable(items: list[Item], limits: Limits, now: float, around: Around) -> list[int]:
     """Places of waiting items that may start together, in the plan's order."""
-    moving = [item for item in items if item.state is ItemState.MOVING]
-    out, into = Counter(i.source for i in moving), Counter(i.destination for i in moving)
+    moving = [*(_way(item) for item in items if item.state is ItemState.MOVING), *around.others]
+    out, into = Counter(way.source for way in moving), Counter(way.destination for way in moving)
     found: list[int] = []
     for place, item in enumerate(items):
         if len(moving) + len(found) >= limits.moves:
@@ -211,11 +243,29 @@ def _startable(items: list[Item], limits: Limits, now: float) -> list[int]:
         ready = all(items[i].state is ItemState.DONE for i in item.after)
         if item.state is not ItemState.WAITING or item.not_before > now or not ready:
             continue
-        if out[item.source] < limits.moves_out and into[item.destination] < limits.moves_in:
+        source, destination = around.hosts.get(item.source), around.hosts.get(item.destination)
+        # One at least, as in schedule.py: an operation ends, also where a host was closed to moves since.
+        most_out = max(1, limits.out_of(source)) if source else limits.moves_out
+        most_in = max(1, limits.into(destination)) if destination else limits.moves_in
+        if out[item.source] < most_out and into[item.destination] < most_in:
             out[item.source] += 1
             into[item.destination] += 1
             found.append(place)
     return found
+
+
+def _paced(items: list[Item], limits: Limits, around: Around) -> list[int]:
+    """Give every item that moves its share of bandwidth; places of those whose share is another one now."""
+    moving = [place for place, item in enumerate(items) if item.state is ItemState.MOVING]
+    rates = shares(limits, around.hosts, [*(_way(items[place]) for place in moving), *around.others])
+    changed = [place for place, rate in zip(moving, rates, strict=False) if items[place].rate != rate]
+    for place, rate in zip(moving, rates, strict=False):
+        items[place] = msgspec.structs.replace(items[place], rate=rate)
+    return changed
+
+
+def _way(item: Item) -> Way:
+    return Way(item.source, item.destination)
 
 
 def _started(item: Item, now: float) -> Item:
@@ -226,6 +276,7 @@ def _started(item: Item, now: float) -> Item:
         move="",
         move_state=None,
         said="",
+        code="",
         remedy="",
         began=item.began or now,
     )
@@ -236,6 +287,7 @@ def finished(operation: Operation, now: float) -> Operation:
     if operation.phase is Phase.CANCELLING:
         phase = Phase.CANCELLED
     else:
-        incomplete = bool(operation.left) or any(item.state is not ItemState.DONE for item in operation.items)
+        well = {ItemState.DONE, ItemState.REROUTED}
+        incomplete = bool(operation.left) or any(item.state not in well for item in operation.items)
         phase = Phase.PARTLY if incomplete else Phase.DONE
     return msgspec.structs.replace(operation, phase=phase, ended=now)

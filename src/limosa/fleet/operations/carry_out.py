@@ -1,15 +1,16 @@
 """Carrying out an operation, to its end, through a port. Safe to begin again at any point, by anybody."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 import structlog
 
 from limosa.errors import Fenced, LimosaError, PeerError
 from limosa.fleet.inventory import Limits
-from limosa.fleet.operations.advance import Abort, Command, Reading, Start, Wish, advance, finished
-from limosa.fleet.operations.planning import newcomers
+from limosa.fleet.operations.advance import Abort, Around, Command, Pace, Reading, Start, Wish, advance, finished
+from limosa.fleet.operations.planning import replanned
 from limosa.fleet.operations.port import Port
 from limosa.wire.fleet import Item, ItemState, Operation, Phase
 from limosa.wire.reports import Hand
@@ -20,6 +21,15 @@ TICK = 1.0
 _log = structlog.get_logger()
 
 
+class _Heard(NamedTuple):
+    """What became of the latest orders, by place."""
+
+    refused: Mapping[int, LimosaError] = {}
+    """Starts that an agent refused."""
+    untold: frozenset[int] | None = frozenset()
+    """Moves whose agents may not know their rate; None where somebody else carried the operation on before."""
+
+
 async def carry_out(operation: str, port: Port) -> Operation:
     """Bring an operation to its end; a pause is waited out.
 
@@ -28,13 +38,13 @@ async def carry_out(operation: str, port: Port) -> Operation:
         Fenced: somebody else carries it on.
     """
     hand = await port.claim(operation)
-    refused: dict[int, LimosaError] = {}
+    heard = _Heard(untold=None)
     while True:
         now, wish = await port.load(operation)
         if now.phase.over:
             return now
-        following, commands = await _tick(port, hand, now, wish, refused)
-        refused = await _give(port, hand, following, commands)
+        following, commands = await _tick(port, hand, now, wish, heard)
+        heard = await _give(port, hand, following, commands)
         if _rests(following):
             grown = await _grown(port, following)
             ended = finished(grown, port.now()) if _rests(grown) else grown
@@ -45,16 +55,27 @@ async def carry_out(operation: str, port: Port) -> Operation:
 
 
 async def _tick(
-    port: Port, hand: Hand, operation: Operation, wish: Wish, refused: Mapping[int, LimosaError]
+    port: Port, hand: Hand, operation: Operation, wish: Wish, heard: _Heard
 ) -> tuple[Operation, tuple[Command, ...]]:
     """Read, decide, save; what is to be ordered comes back."""
-    readings = await _readings(port, hand, operation, refused)
-    following, commands = advance(
-        operation, wish, readings, limits_of(operation, port.limits), _retries(operation, port), port.now()
-    )
+    readings = await _readings(port, hand, operation, heard.refused)
+    hosts = {str(host.name): host for host in (await port.inventory()).hosts}
+    around = Around(hosts=hosts, others=await port.others(operation.id))
+    limits = limits_of(operation, port.limits)
+    following, commands = advance(operation, wish, readings, limits, _retries(operation, port), port.now(), around)
     if following != operation:
         await port.save(hand, following)
-    return following, commands
+    told = {command.index for command in commands}
+    again = (Pace(place) for place in _untold(following, heard) if place not in told)
+    return following, (*again, *commands)
+
+
+def _untold(operation: Operation, heard: _Heard) -> Iterator[int]:
+    for place, item in enumerate(operation.items):
+        # A move that was never capped here may have a cap that its owner set by hand: it is left alone.
+        unsure = item.rate is not None if heard.untold is None else place in heard.untold
+        if unsure and item.state is ItemState.MOVING:
+            yield place
 
 
 async def _readings(
@@ -79,13 +100,20 @@ async def _reading(port: Port, hand: Hand, item: Item) -> Reading:
     return Reading(outcome=outcome, host=await port.host_of(item.guest) if lost else "")
 
 
-async def _give(port: Port, hand: Hand, operation: Operation, commands: tuple[Command, ...]) -> dict[int, LimosaError]:
-    """Give the orders; returns the refusals by place."""
-    answers = await asyncio.gather(*(_order(port, hand, operation, command) for command in commands))
-    return {place: error for place, error in answers if error is not None}
+async def _give(port: Port, hand: Hand, operation: Operation, commands: tuple[Command, ...]) -> _Heard:
+    """Give the orders: rates first, for what starts takes its share from what runs."""
+    paces = [command for command in commands if isinstance(command, Pace)]
+    others = [command for command in commands if not isinstance(command, Pace)]
+    told = await asyncio.gather(*(_order(port, hand, operation, pace) for pace in paces))
+    answers = await asyncio.gather(*(_order(port, hand, operation, command) for command in others))
+    return _Heard(
+        refused={c.index: e for c, e in zip(others, answers, strict=True) if e is not None and isinstance(c, Start)},
+        untold=frozenset(pace.index for pace, error in zip(paces, told, strict=True) if error is not None),
+    )
 
 
-async def _order(port: Port, hand: Hand, operation: Operation, command: Command) -> tuple[int, LimosaError | None]:
+async def _order(port: Port, hand: Hand, operation: Operation, command: Command) -> LimosaError | None:
+    """Give an order; what an agent says against it. That nobody answered stands against a rate only."""
     item = operation.items[command.index]
     try:
         match command:
@@ -93,14 +121,18 @@ async def _order(port: Port, hand: Hand, operation: Operation, command: Command)
                 await port.start(hand, item)
             case Abort():
                 await port.abort(hand, item)
+            case Pace():
+                await port.speed(hand, item)
     except Fenced:
         raise
-    except PeerError as error:  # it may have heard the order: it is asked in a moment
+    except PeerError as error:
+        # A start, or an abort, may have been heard: its move is asked for in a moment.
         _log.info("an agent cannot be ordered", host=item.source, why=error.what)
+        return error if isinstance(command, Pace) else None
     except LimosaError as error:
         # A move that has committed cannot be taken back, which is no failure of the move.
-        return command.index, error if isinstance(command, Start) else None
-    return command.index, None
+        return error
+    return None
 
 
 def _rests(operation: Operation) -> bool:
@@ -108,11 +140,11 @@ def _rests(operation: Operation) -> bool:
 
 
 async def _grown(port: Port, operation: Operation) -> Operation:
-    """With the guests that came to an emptied host after the plan was made: an owner may start one there by hand."""
+    """With what is still to be done, now that all items are over."""
     if operation.phase is Phase.CANCELLING:
         return operation
-    items, left = newcomers(operation, await port.inventory())
-    return msgspec.structs.replace(operation, items=(*operation.items, *items), left=left)
+    items, left = replanned(operation, await port.inventory())
+    return msgspec.structs.replace(operation, items=items, left=left)
 
 
 def limits_of(operation: Operation, own: Limits) -> Limits:

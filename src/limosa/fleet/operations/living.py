@@ -5,15 +5,15 @@ import time
 
 from limosa.fleet import picture
 from limosa.fleet.agents import Links
+from limosa.fleet.bandwidth import Way
 from limosa.fleet.inventory import Inventory, Limits
 from limosa.fleet.operations.advance import Wish, deed_of
-from limosa.fleet.operations.carry_out import limits_of
 from limosa.fleet.operations.store import OperationStore
 from limosa.fleet.registry import Registry
 from limosa.units import HostName
 from limosa.wire.fleet import Item, Operation
 from limosa.wire.moves import MoveRequest
-from limosa.wire.reports import Deed, Hand, Order, Outcome
+from limosa.wire.reports import Deed, Hand, Order, Outcome, Pace
 
 ORDER_SECONDS = 20.0
 ABORT_SECONDS = 120.0
@@ -29,7 +29,7 @@ class LivingPort:
         self._peers = peers
         self._limits = limits
         self._retries = retries
-        self._bandwidth: dict[str, float | None] = {}
+        self._drawn = picture.Drawn()
 
     async def claim(self, operation: str) -> Hand:
         """Take the operation in hand."""
@@ -37,9 +37,7 @@ class LivingPort:
 
     async def load(self, operation: str) -> tuple[Operation, Wish]:
         """The operation, and what is wanted of it."""
-        found, wish = await self._store.load(operation)
-        self._bandwidth[operation] = _each(limits_of(found, self._limits))
-        return found, wish
+        return await self._store.load(operation)
 
     async def save(self, hand: Hand, operation: Operation) -> None:
         """Save it."""
@@ -47,7 +45,7 @@ class LivingPort:
 
     async def start(self, hand: Hand, item: Item) -> Outcome:
         """Order a move."""
-        request = MoveRequest(guest=item.guest, to=item.destination, bandwidth=self._bandwidth.get(hand.operation))
+        request = MoveRequest(guest=item.guest, to=item.destination, bandwidth=item.rate)
         order = Order(hand=hand, deed=deed_of(item), request=request)
         return await self._call(item, "fleet.start", order, ORDER_SECONDS)
 
@@ -59,19 +57,25 @@ class LivingPort:
         """Take a move back."""
         await self._call(item, "fleet.abort", Deed(hand=hand, deed=deed_of(item)), ABORT_SECONDS)
 
-    async def _call(self, item: Item, method: str, params: Order | Deed, seconds: float) -> Outcome:
+    async def speed(self, hand: Hand, item: Item) -> None:
+        """Tell a move its rate."""
+        await self._call(item, "fleet.speed", Pace(hand=hand, deed=deed_of(item), rate=item.rate), ORDER_SECONDS)
+
+    async def others(self, operation: str) -> tuple[Way, ...]:
+        """Moves in flight of operations that any controller carries."""
+        return await self._store.in_flight(but=operation)
+
+    async def _call(self, item: Item, method: str, params: Order | Deed | Pace, seconds: float) -> Outcome:
         link = await self._peers.link(HostName(item.source))
         return await link.call(method, params, Outcome, timeout=seconds)
 
     async def host_of(self, guest: str) -> str:
         """Where a guest was last reported."""
-        fleet = await self.inventory()
-        return next((each.host for each in fleet.guests if each.uuid == guest), "")
+        return picture.host_of(await self._registry.census(), guest)
 
     async def inventory(self) -> Inventory:
         """The fleet as the database has it."""
-        hosts, guests = await self._registry.hosts(), await self._registry.guests()
-        return picture.inventory(hosts, guests, self._limits, self.now())
+        return picture.inventory(await self._registry.census(), self._limits, self.now(), self._drawn)
 
     @property
     def limits(self) -> Limits:
@@ -90,8 +94,3 @@ class LivingPort:
     async def sleep(self, seconds: float) -> None:
         """Let time pass."""
         await asyncio.sleep(seconds)
-
-
-def _each(limits: Limits) -> float | None:
-    """Bytes per second of one move, so that all together keep to what is allowed; None for what the link gives."""
-    return None if limits.bandwidth is None else limits.bandwidth / limits.moves

@@ -1,6 +1,6 @@
 """From what is asked to an operation with a plan, by the planners. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -10,6 +10,7 @@ from limosa.fleet.constraints import Left, refusals
 from limosa.fleet.drain import drain
 from limosa.fleet.home import move_set, return_home
 from limosa.fleet.inventory import Guest, GuestId, HostState, Inventory
+from limosa.fleet.operations.advance import NOT_KNOWN
 from limosa.fleet.plan import Plan
 from limosa.fleet.rebalance import rebalance
 from limosa.units import HostName, Seconds
@@ -25,6 +26,12 @@ from limosa.wire.fleet import (
     OperationKind,
     Phase,
 )
+
+DESTINATIONS = 3
+"""To which moves of one guest are tried in one operation."""
+
+STAYS = frozenset({"not-found", "usage", "guest-powered-off", "guest-lost", "aborted", NOT_KNOWN})
+"""Codes of failed moves that no other destination would mend."""
 
 EMPTIES = frozenset({OperationKind.DRAIN, OperationKind.CONSOLIDATE})
 """Kinds that close hosts, and leave them drained."""
@@ -46,7 +53,7 @@ def plan(asked: OperationAsked, fleet: Inventory, *, name: str, who: str, now: f
         why=asked.why,
         created=now,
         phase=Phase.PLANNED,
-        items=_items(made),
+        items=_items(made, fleet),
         left=_left(made.left),
         forecast=_forecast(made),
         limits=asked.limits,
@@ -107,13 +114,14 @@ def _guest(fleet: Inventory, wanted: str) -> Guest:
     return found[0]
 
 
-def _items(made: Plan) -> tuple[Item, ...]:
+def _items(made: Plan, fleet: Inventory) -> tuple[Item, ...]:
     return tuple(
         Item(
             guest=planned.move.guest,
             name=planned.move.name,
             source=planned.move.source,
             destination=planned.move.destination,
+            epoch=fleet.by_uuid[planned.move.guest].epoch,
             after=planned.after,
             role=planned.role,
             expected_bytes=timed.bytes,
@@ -155,29 +163,82 @@ def _forecast(made: Plan) -> Forecast:
     )
 
 
-def newcomers(operation: Operation, fleet: Inventory) -> tuple[tuple[Item, ...], tuple[LeftGuest, ...]]:
-    """Moves of guests that came to an emptied host since, and the guests that stay. Nobody is moved twice."""
+def replanned(operation: Operation, fleet: Inventory) -> tuple[tuple[Item, ...], tuple[LeftGuest, ...]]:
+    """What is still to be done where all items are over: moves to come are behind the others, and waiting.
+
+    Guests that came to an emptied host since the plan was made leave it too: an owner may start one there by hand. A
+    guest whose move failed, or waited for one that did, goes to another destination, of which `DESTINATIONS` are tried.
+    Nobody who was moved is moved again.
+
+    Args:
+        operation: at rest.
+        fleet: as it was last seen, maybe from before the latest moves ended.
+
+    Returns:
+        All items, and the guests that stay without ever having been an item.
+    """
     if operation.kind not in EMPTIES:
-        return (), operation.left
-    hosts = [host for host in map(HostName, operation.hosts) if host in fleet.by_name]
-    touched = {item.guest for item in operation.items}
-    there = [guest for host in hosts for guest in fleet.on(host)]
-    made = drain(fleet, hosts) if any(guest.uuid not in touched for guest in there) else None
-    fresh = [] if made is None else [item for item in _items(made) if item.guest not in touched]
-    if made is None or len(fresh) != len(made.moves):
-        # A move of a guest that was moved before would be in the way of the others' order; without it they are none.
-        fresh = []
-    shift = len(operation.items)
-    moved = tuple(_shifted(item, shift) for item in fresh)
-    stay = {item.guest for item in operation.items if item.state is not ItemState.DONE}
-    kept = [left for left in operation.left if fleet.by_uuid.get(GuestId(left.guest)) in there]
-    told = {left.guest for left in kept} | stay
-    new = [left for left in (_left(made.left) if made else ()) if left.guest not in told]
-    return moved, (*kept, *new)
+        return operation.items, operation.left
+    latest = {GuestId(item.guest): item for item in operation.items}
+    now = _as_left(fleet, latest)
+    hosts = [host for host in map(HostName, operation.hosts) if host in now.by_name]
+    failed = {guest for guest, item in latest.items() if item.state is not ItemState.DONE}
+    if {guest.uuid for host in hosts for guest in now.on(host)} <= {g for g in failed if not _other_way(latest[g])}:
+        return operation.items, ()
+    made = drain(now, hosts)
+    left = tuple(each for each in _left(made.left) if each.guest not in failed)
+    return _rerouted(operation.items, _items(made, now)), left
 
 
-def _shifted(item: Item, by: int) -> Item:
-    return msgspec.structs.replace(item, after=tuple(place + by for place in item.after))
+def _other_way(item: Item) -> bool:
+    """Whether it makes sense to try another destination."""
+    if item.state is not ItemState.FAILED or item.code in STAYS:
+        return False
+    return item.attempts == item.before or len(item.tried) + 1 < DESTINATIONS
+
+
+def _tried(item: Item) -> tuple[str, ...]:
+    """Destinations to which moves of its guest were tried."""
+    return item.tried if item.attempts == item.before else (*item.tried, item.destination)
+
+
+def _as_left(fleet: Inventory, latest: Mapping[GuestId, Item]) -> Inventory:
+    """The fleet in which guests are where this operation left them, and shun what it tried in vain."""
+
+    def seen(guest: Guest) -> Guest:
+        item = latest.get(guest.uuid)
+        if item is None:
+            return guest
+        if _other_way(item):
+            return msgspec.structs.replace(guest, shuns=tuple(map(HostName, _tried(item))))
+        # A move's end is known before its old host reports it; a guest that somebody brought back has a higher epoch.
+        late = item.state is ItemState.DONE and guest.host == item.source and guest.epoch <= item.epoch
+        host = item.destination if late else guest.host
+        why = ("this operation has moved it, or given it up",)
+        return msgspec.structs.replace(guest, host=HostName(host), arriving=None, blocked=(*guest.blocked, *why))
+
+    return msgspec.structs.replace(fleet, guests=tuple(map(seen, fleet.guests)))
+
+
+def _rerouted(items: Sequence[Item], fresh: Sequence[Item]) -> tuple[Item, ...]:
+    """Items with new moves behind them; those of the same guests are given up for them."""
+    again, shift = {item.guest for item in fresh}, len(items)
+    old = {item.guest: item for item in items}
+    past = (
+        msgspec.structs.replace(item, state=ItemState.REROUTED)
+        if item.guest in again and item.state is ItemState.FAILED
+        else item
+        for item in items
+    )
+    return (*past, *(_behind(item, old.get(item.guest), shift) for item in fresh))
+
+
+def _behind(item: Item, before: Item | None, shift: int) -> Item:
+    """A new item `shift` places further back, which goes on counting the attempts of the one before."""
+    item = msgspec.structs.replace(item, after=tuple(place + shift for place in item.after))
+    if before is None:
+        return item
+    return msgspec.structs.replace(item, attempts=before.attempts, before=before.attempts, tried=_tried(before))
 
 
 def fits(fleet: Inventory, wanted: str) -> tuple[Fit, ...]:

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from limosa.fleet.bandwidth import Way
 from limosa.fleet.inventory import Inventory, Limits
 from limosa.fleet.operations.advance import Wish
 from limosa.wire.fleet import Item, Operation
@@ -42,6 +43,12 @@ class Port(Protocol):
 
     async def abort(self, hand: Hand, item: Item) -> None:
         """Take an ordered move back. Raises as `start` does."""
+
+    async def speed(self, hand: Hand, item: Item) -> None:
+        """Tell an ordered move its rate. Raises as `start` does."""
+
+    async def others(self, operation: str) -> tuple[Way, ...]:
+        """Moves of other operations that are in flight."""
 
     async def host_of(self, guest: str) -> str:
         """Where a guest was last reported; empty where it is not known."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from limosa.errors import Blocked, Fenced, NotFound
+from limosa.fleet.bandwidth import Way
 from limosa.fleet.inventory import GuestId, HostState, Inventory, Limits, Move
 from limosa.fleet.operations.advance import Wish, deed_of
 from limosa.units import GuestName, HostName, Side
@@ -47,6 +48,8 @@ class World:
         self.moved: list[Move] = []
         """Moves that ended well, in their order."""
         self.most_at_once = 0
+        self.rates: dict[tuple[str, str], float | None] = {}
+        """What each move was told that it may send, by operation and deed."""
         self._seconds = seconds
         self._fails = fails
         self._moves: dict[tuple[str, str], tuple[float, MoveState, Item]] = {}
@@ -86,6 +89,7 @@ class World:
         if key not in self._moves:
             self._require_free(item)
             self._moves[key] = self.clock + self._seconds(item), MoveState.RUNNING, item
+            self.rates[key] = item.rate
             flying = sum(state is MoveState.RUNNING for _, state, _ in self._moves.values())
             self.most_at_once = max(self.most_at_once, flying)
         return self.outcome(hand, item)
@@ -103,6 +107,16 @@ class World:
         end, state, moving = self._moves.get(key, (0.0, MoveState.COMPLETED, item))
         if state is MoveState.RUNNING:
             self._moves[key] = end, MoveState.ABORTED, moving
+
+    def pace(self, hand: Hand, item: Item) -> None:
+        """Change what a move may send. Raises Fenced."""
+        self._obey(hand, item.source)
+        self.rates[hand.operation, deed_of(item)] = item.rate
+
+    def running(self) -> list[tuple[str, Item, float | None]]:
+        """Moves in flight: operation, item, and what it was told that it may send."""
+        flying = ((key, item) for key, (_, state, item) in self._moves.items() if state is MoveState.RUNNING)
+        return [(key[0], item, self.rates[key]) for key, item in flying]
 
     def _obey(self, hand: Hand, host: str) -> None:
         known = self._obeyed.get((host, hand.operation), -1)
@@ -157,6 +171,15 @@ class SimulatedPort:
     async def abort(self, hand: Hand, item: Item) -> None:
         """Take a move back."""
         self._world.take_back(hand, item)
+
+    async def speed(self, hand: Hand, item: Item) -> None:
+        """Tell a move its rate."""
+        self._world.pace(hand, item)
+
+    async def others(self, operation: str) -> tuple[Way, ...]:
+        """Moves of other operations."""
+        flying = (item for name, item, _ in self._world.running() if name != operation)
+        return tuple(Way(item.source, item.destination) for item in flying)
 
     async def host_of(self, guest: str) -> str:
         """Where a guest is."""

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from limosa.errors import Blocked, Fenced, NotFound
+from limosa.fleet.bandwidth import Way
 from limosa.fleet.chronicle import note, tell
 from limosa.fleet.db.engine import Database
 from limosa.fleet.db.tables import answers, operations
@@ -61,6 +62,16 @@ class OperationStore:
         async with self._database.read() as connection:
             return tuple(_decoded(row) for row in (await connection.execute(wanted)).mappings())
 
+    async def answered(self, who: str, key: str, asked: str) -> Operation | None:
+        """The operation that this key made before; None for a new key.
+
+        Raises:
+            Blocked: the key was used for something else.
+        """
+        async with self._database.read() as connection:
+            known = await _answered(connection, who, key, asked)
+            return None if known is None else _decoded(await _row(connection, known))
+
     async def add(self, operation: Operation, key: str = "", asked: str = "") -> Operation:
         """Keep a new operation, which waits for its approval; the earlier one where the same key asked the same.
 
@@ -68,8 +79,9 @@ class OperationStore:
             Blocked: the key was used for something else.
         """
         async with self._database.write() as connection:
+            await connection.execute(sa.delete(answers).where(answers.c.at < time.time() - REMEMBER))
             if key and (known := await _answered(connection, operation.who, key, asked)) is not None:
-                return _decoded(await _row(connection, known))
+                return _decoded(await _row(connection, known))  # the same request was being planned beside this one
             row = {"id": operation.id, "created": operation.created, "phase": operation.phase, "body": _json(operation)}
             await connection.execute(sa.insert(operations).values(row))
             if key:
@@ -154,6 +166,14 @@ class OperationStore:
         async with self._database.read() as connection:
             return tuple(Kept(row.id, row.holder) for row in await connection.execute(wanted))
 
+    async def in_flight(self, but: str) -> tuple[Way, ...]:
+        """Moves that run, of all operations but this one."""
+        wanted = sa.select(operations.c.body).where(operations.c.phase.in_(_OPEN) & (operations.c.id != but))
+        async with self._database.read() as connection:
+            opened = [_decoded(row) for row in (await connection.execute(wanted)).mappings()]
+        moving = (item for each in opened for item in each.items if item.state is ItemState.MOVING)
+        return tuple(Way(item.source, item.destination) for item in moving)
+
 
 async def _row(connection: AsyncConnection, operation: str) -> Mapping[Any, Any]:
     wanted = sa.select(operations).where(operations.c.id == operation)
@@ -165,8 +185,8 @@ async def _row(connection: AsyncConnection, operation: str) -> Mapping[Any, Any]
 
 async def _answered(connection: AsyncConnection, who: str, key: str, asked: str) -> str | None:
     """The operation that this key made. Raises Blocked where it was asked for another thing."""
-    await connection.execute(sa.delete(answers).where(answers.c.at < time.time() - REMEMBER))
-    wanted = sa.select(answers).where((answers.c.who == who) & (answers.c.key == key))
+    remembered = answers.c.at >= time.time() - REMEMBER
+    wanted = sa.select(answers).where((answers.c.who == who) & (answers.c.key == key) & remembered)
     row = (await connection.execute(wanted)).first()
     if row is None:
         return None
@@ -222,7 +242,8 @@ async def _close(connection: AsyncConnection, operation: Operation) -> None:
         await set_state(connection, operation.hosts, HostState.ACTIVE, "")
         return
     occupied = {left.host for left in operation.left}
-    occupied |= {item.source for item in operation.items if item.state is not ItemState.DONE}
+    gone = {ItemState.DONE, ItemState.REROUTED}
+    occupied |= {item.source for item in operation.items if item.state not in gone}
     empty = [host for host in operation.hosts if host not in occupied]
     if empty:
         await set_state(connection, empty, HostState.DRAINED, f"{operation.id}: {operation.why}")

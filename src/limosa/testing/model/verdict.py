@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from limosa.testing.model.qemu import ModelQemu
 from limosa.testing.model.world import Fault, World
 from limosa.units import Side
+from limosa.wire.hooks import GuestNews, HookEvent
 from limosa.wire.moves import MoveState
 
 BOTH_WAYS = (("a", "b"), ("b", "a"))
@@ -13,7 +16,7 @@ BOTH_WAYS = (("a", "b"), ("b", "a"))
 
 def complaints(world: World) -> tuple[str, ...]:
     """Every promise that a case broke; nothing for a good one."""
-    return (*world.complaints, *_ownership(world), *_strays(world), *_reports(world))
+    return (*world.complaints, *_ownership(world), *_strays(world), *_reports(world), *_news(world))
 
 
 def _ownership(world: World) -> Iterator[str]:
@@ -94,6 +97,26 @@ def _reports(world: World) -> Iterator[str]:
             yield f"the report says that it runs at the destination: {status.error}"
         if status.guest_runs is Side.SOURCE and owner == "b" and status.state.over:
             yield f"the report says that it runs at the source: {status.error}"
+
+
+def told(world: World) -> tuple[tuple[HookEvent, GuestNews], ...]:
+    """Everything that the hosts' hooks will hear, host by host."""
+    posted = [each for host in world.hosts.values() for each in host.store.outbox.after(0)]
+    events = [msgspec.json.decode(each.body, type=HookEvent) for each in posted]
+    return tuple((event, msgspec.convert(event.data, GuestNews)) for event in events)
+
+
+def _news(world: World) -> Iterator[str]:
+    """Each move is told of once at most, and whoever goes by the highest epoch knows the owner."""
+    owner, news = world.owner(), [data for _, data in told(world)]
+    moves = [data.move for data in news]
+    if len(set(moves)) != len(moves):
+        yield f"hooks hear of a move twice: {news}"
+    if owner != "a" and not any(data.host == owner for data in news):
+        yield f"hooks never hear that {owner} owns the guest"
+    latest = max((data.epoch for data in news), default=0)
+    if wrong := [data for data in news if data.epoch == latest and data.host != owner]:
+        yield f"{owner} owns the guest, but hooks hear otherwise: {wrong}"
 
 
 def _both(*deeds: Fault) -> Fault:

@@ -7,7 +7,7 @@ import msgspec
 from litestar import Response, post
 from litestar.handlers import HTTPRouteHandler
 
-from limosa.api.app import NO_TOKEN
+from limosa.api.auth import NO_TOKEN
 from limosa.api.errors import status_of
 from limosa.errors import LimosaError, NotFound
 from limosa.fleet.inventory import HostState

@@ -2,7 +2,7 @@
 
 from litestar import Response, get
 
-from limosa.api.app import NO_TOKEN
+from limosa.api.auth import NO_TOKEN
 from limosa.web.controller.visit import Asked
 from limosa.web.render import HEADERS, assets, packed
 

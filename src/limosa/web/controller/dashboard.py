@@ -8,7 +8,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.plugins import InitPlugin
 
-from limosa.api.app import NO_TOKEN, Extension
+from limosa.api.app import Extension
+from limosa.api.auth import NO_TOKEN
 from limosa.fleet.controller import Controller
 from limosa.web.controller import actions, answers, assets, pages, pictures, show, signin
 from limosa.web.controller.looks import Looks

@@ -9,7 +9,7 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import ServerSentEvent, ServerSentEventMessage
 
-from limosa.api.app import NO_TOKEN
+from limosa.api.auth import NO_TOKEN
 from limosa.api.errors import status_of
 from limosa.errors import LimosaError
 from limosa.web.controller.answers import failed, html, onward

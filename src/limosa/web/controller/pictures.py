@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from limosa.api.app import NO_TOKEN
+from limosa.api.auth import NO_TOKEN
 from limosa.cpu.compared import between, matrix_picture
 from limosa.cpu.pools import order
 from limosa.cpu.svg_pools import pools_picture

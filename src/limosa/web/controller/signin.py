@@ -6,7 +6,7 @@ import structlog
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
-from limosa.api.app import NO_TOKEN
+from limosa.api.auth import NO_TOKEN
 from limosa.errors import Forbidden, LimosaError
 from limosa.web.controller.answers import failed, html, onward
 from limosa.web.controller.visit import Asked, Site, frame, query_of, require_form, require_own_site, visit

@@ -1,0 +1,119 @@
+"""Hooks of a controller: the agents' courier, over the controller's own events.
+
+Only the controller that leads delivers. How far each hook is stands in the database, so that the next one that leads
+goes on there; an event may then arrive twice, under the same id.
+"""
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+import structlog
+
+from limosa.agent.hooks.progress import Progress
+from limosa.fleet.db.engine import Database
+from limosa.fleet.db.tables import events, hook_progress
+from limosa.fleet.registry import upsert
+from limosa.migration.outbox import Posted
+from limosa.wire.fleet import Phase
+from limosa.wire.hooks import HookEvent, stamp
+
+OPERATION_ENDED, TWO_OWNERS, HOST_STATE = KINDS = ("operation.ended", "guest.two-owners", "host.state")
+"""What a controller tells of. Where guests live is told by the agents, with or without a controller."""
+
+TELLER = "controller"
+"""Whoever leads: a controller that takes over must not change an event that was tried already."""
+
+GRACE = 10.0
+"""Seconds for which an event rests where several controllers write: numbers are given out before they are committed,
+and one that is passed over would never be read."""
+
+_SOURCES = ("operation", "audit", "host")
+_OVER = frozenset(str(phase) for phase in Phase if phase.over)
+
+_log = structlog.get_logger()
+
+
+class FleetEvents:
+    """The events of a fleet that hooks may want."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def after(self, number: int) -> Sequence[Posted]:
+        """Events with higher numbers, oldest first."""
+        wanted = sa.select(events).where(events.c.number > number, events.c.kind.in_(_SOURCES))
+        if self._database.shared:
+            wanted = wanted.where(events.c.at <= time.time() - GRACE)
+        async with self._database.read() as connection:
+            rows = (await connection.execute(wanted.order_by(events.c.number))).mappings().all()
+        return tuple(posted for row in rows if (posted := posted_of(row)) is not None)
+
+    async def get(self, number: int) -> Posted | None:
+        """One event; None where it is not kept any more."""
+        async with self._database.read() as connection:
+            found = (await connection.execute(sa.select(events).where(events.c.number == number))).mappings().first()
+        return None if found is None else posted_of(found)
+
+    async def last(self) -> int:
+        """Number of the latest event; 0 before the first."""
+        async with self._database.read() as connection:
+            return int((await connection.execute(sa.select(sa.func.max(events.c.number)))).scalar() or 0)
+
+
+class HookTable:
+    """How far each hook is, in the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def load(self) -> Mapping[str, Progress]:
+        """What was saved last, by whoever led."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(sa.select(hook_progress))).mappings().all()
+        return {row["hook"]: msgspec.json.decode(row["progress"], type=Progress) for row in rows}
+
+    async def save(self, progress: Mapping[str, Progress]) -> None:
+        """Keep this from now on; if it cannot be kept, whoever leads next tells some events again."""
+        rows = [{"hook": name, "progress": msgspec.json.encode(each).decode()} for name, each in progress.items()]
+        if not rows:
+            return
+        try:
+            async with self._database.write() as connection:
+                await connection.execute(upsert(connection, hook_progress, rows, update=("progress",)))
+        except sa.exc.SQLAlchemyError as error:
+            _log.warning("what hooks were told of cannot be kept", why=str(error))
+
+
+def posted_of(row: Mapping[Any, Any]) -> Posted | None:
+    """An event of the controller as hooks hear of it; None for one that is not for them. Pure."""
+    body = msgspec.json.decode(str(row["body"]), type=dict[str, Any])
+    match row["kind"]:
+        case "operation" if body.get("phase") in _OVER and "of" in body:
+            kind, data = OPERATION_ENDED, {"operation": row["subject"], **body}
+        case "audit" if "two owners" in body:
+            data = {"guest": row["subject"], "name": body["name"], "hosts": str(body["two owners"]).split(", ")}
+            kind = TWO_OWNERS
+        case "host":
+            kind, data = HOST_STATE, {"host": row["subject"], **body}
+        case _:
+            return None
+    named = f"{row['number']} {row['at']!r} {row['kind']} {row['subject']}"
+    event = HookEvent(
+        id=f"evt_{hashlib.sha256(named.encode()).hexdigest()[:32]}",
+        type=kind,
+        timestamp=stamp(row["at"]),
+        teller=TELLER,
+        data=data,
+    )
+    return Posted(
+        number=row["number"],
+        id=event.id,
+        subject=row["subject"],
+        kind=kind,
+        at=row["at"],
+        body=msgspec.json.encode(event),
+    )

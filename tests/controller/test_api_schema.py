@@ -1,0 +1,92 @@
+"""The API against its own description, by schemathesis: every route, with tokens of each role and with none.
+
+`make api` does the same with many more examples. Streams never end, so that they have tests of their own in
+test_api_hostile.py; everything else in /openapi.json is asked, the real controller over TLS.
+"""
+
+import json
+import os
+import ssl
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from limosa.testing.served import Served, served
+from limosa.wire.fleet import Role
+
+MANY = os.environ.get("LIMOSA_API_EXAMPLES", "")
+EXAMPLES = MANY or "3"
+"""For each route, beyond those that follow from its description."""
+ALL = "examples,coverage,fuzzing,stateful"
+SOME = ALL if MANY else "fuzzing"
+"""What is tried again with other roles and databases; the most thorough phase, coverage, asks a thousand times."""
+STREAMS = "/events$"
+SETTINGS = """
+hooks = "{hooks}"
+
+[checks.ignored_auth]
+# It guesses a token for each route, and who guesses twenty times in a minute is answered 429. Every route is asked
+# without a token, and with too low a role, by test_api_rights.py.
+enabled = false
+
+[checks.positive_data_acceptance]
+# 422: a plan that is well formed and makes no sense, such as a drain of no host.
+expected-statuses = ["2xx", 401, 403, 404, 409, 422, 429]
+
+[dictionaries.names]
+values = {names}
+
+[parameters]
+"path.name" = {{ dictionary = "names", probability = 0.5 }}
+"path.guest" = {{ dictionary = "names", probability = 0.5 }}
+"path.operation" = {{ dictionary = "names", probability = 0.5 }}
+"""
+
+
+def planned(controller: Served, host: str) -> str:
+    """The id of an operation that waits for its approval."""
+    headers = {"Authorization": f"Bearer {controller.tokens[Role.OPERATOR]}", "Content-Type": "application/json"}
+    body = json.dumps({"kind": "drain", "hosts": [host]}).encode()
+    request = urllib.request.Request(f"{controller.url}/v1/operations", body, headers)
+    with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=controller.ca)) as answer:
+        return str(json.load(answer)["id"])
+
+
+def try_everything(controller: Served, token: str | None, phases: str = SOME) -> None:
+    settings = controller.directory / "schemathesis.toml"
+    names = ["a", "b", "c", "web1", "web2", "db1", *(planned(controller, host) for host in "abc")]
+    settings.write_text(
+        SETTINGS.format(hooks=Path(__file__).with_name("schemathesis_hooks.py"), names=json.dumps(names))
+    )
+    program = Path(sys.executable).with_name("schemathesis")
+    command = [str(program), "--config-file", str(settings), "run", f"{controller.url}/openapi.json"]
+    command += ["--tls-verify", str(controller.ca), "--exclude-path-regex", STREAMS, "--continue-on-failure"]
+    command += ["--generation-deterministic", "--max-examples", EXAMPLES, "--no-color", "--warnings", "off"]
+    command += ["--phases", phases]
+    command += ["--generation-with-security-parameters", "false"]
+    command += ["--header", f"Authorization: Bearer {token}"] if token else []
+    environment = os.environ | {"REQUESTS_CA_BUNDLE": str(controller.ca)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, cwd=controller.directory, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{controller.log}"
+    assert "a request failed" not in controller.log
+
+
+@pytest.mark.parametrize("role", Role)
+def test_whatever_a_role_asks_is_answered_as_described(role: Role, tmp_path: Path) -> None:
+    with served(tmp_path) as controller:
+        try_everything(controller, controller.tokens[role], ALL if role is Role.ADMIN else SOME)
+
+
+def test_whatever_is_asked_without_a_token_is_answered_as_described(tmp_path: Path) -> None:
+    with served(tmp_path) as controller:
+        try_everything(controller, None)
+
+
+def test_postgresql_answers_as_described_too(postgres_url: str, tmp_path: Path) -> None:
+    with served(tmp_path, postgres_url) as controller:
+        try_everything(controller, controller.tokens[Role.ADMIN])
