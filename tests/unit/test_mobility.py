@@ -64,7 +64,8 @@ def test_a_guest_is_stuck_exactly_where_no_planner_could_move_it(
 
 
 def test_every_constraint_has_its_place_in_the_order() -> None:
-    assert sorted(ORDER) == sorted(Constraint)
+    of_one_operation = {Constraint.TRIED}
+    assert sorted(ORDER) == sorted(set(Constraint) - of_one_operation)
 
 
 def head(*states: ItemState, seconds: float | None = 1000.0) -> Head:

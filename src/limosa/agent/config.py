@@ -151,8 +151,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bandwidth: str | int | float | None = None
     silence: float | int | None = None
     controllers: list[str] | None = None
-    history: HistoryConfig | None = None
     metrics: str | None = None
+    history: HistoryConfig | None = None
     hooks: list[dict[str, Any]] | None = None
 
 
@@ -350,8 +350,8 @@ def _settle(directory: Path, given: Mapping[str, Any], hooks: tuple[HookConfig, 
         bandwidth=parsed.get("bandwidth"),
         silence=parsed.get("silence", Seconds(5.0)),
         controllers=tuple(given["controllers"]) if "controllers" in given else None,
-        history=given.get("history", HistoryConfig()),
         metrics=parsed.get("metrics"),
+        history=given.get("history", HistoryConfig()),
         hooks=hooks,
     )
 

@@ -140,8 +140,8 @@ class Agent:
         for_controllers = {
             **self._reporter.handlers(),
             **self._orders.handlers(),
-            **self._history.handlers(),
             **self.doctor.for_controllers(),
+            **self._history.handlers(),
         }
         door = Door(self.config, self._service.tell_of)
         try:

@@ -68,9 +68,9 @@ class Reporter:
         self._insights: dict[tuple[int, int], Insight] = {}
         self._news = asyncio.Condition()
         self._asked = 0.0
-        self._kept = moves.archive.mark()
         self.asked_at = 0.0
         """When a controller asked last, seconds since 1970; 0 before the first question."""
+        self._kept = moves.archive.mark()
         self._task: asyncio.Task[None] | None = None
         self._look_now = asyncio.Event()
         moves.at_rest(self._look_now.set)

@@ -44,12 +44,6 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     retries: Annotated[int, msgspec.Meta(ge=0)] = 3
 
 
-class HistoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The table `[history]`: for how long finished moves are kept."""
-
-    days: Annotated[float, msgspec.Meta(gt=0)] = 400.0
-
-
 class RackConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A table `[racks.NAME]`: what moves into, or out of, a rack may send together."""
 
@@ -78,6 +72,12 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How many guests are named, those with the fewest compatible hosts first; -1: all of them."""
 
 
+class HistoryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The table `[history]`: for how long finished moves are kept."""
+
+    days: Annotated[float, msgspec.Meta(gt=0)] = 400.0
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The keys of `controller.toml`."""
 
@@ -91,8 +91,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reserve: Annotated[int, msgspec.Meta(ge=0)] = 1
     cooldown: Annotated[float, msgspec.Meta(ge=0)] = 3600.0
     limits: LimitsConfig = LimitsConfig()
-    history: HistoryConfig = HistoryConfig()
     metrics: MetricsConfig = MetricsConfig()
+    history: HistoryConfig = HistoryConfig()
     hooks: tuple[dict[str, Any], ...] = ()
     racks: dict[str, RackConfig] = {}
 
@@ -111,10 +111,10 @@ class ControllerConfig:
     limits: Limits
     retries: int
     silence: Seconds
-    history_seconds: float
-    """For how long after its end a move is kept."""
     named_guests: int = MetricsConfig().guests
     """Guests that metrics name; -1 for all."""
+    history_seconds: float
+    """For how long after its end a move is kept."""
     hooks: tuple[HookConfig, ...] = ()
     """Who is told of what happens to the fleet."""
 
@@ -149,8 +149,8 @@ def load(directory: Path | None = None) -> ControllerConfig:
         limits=_limits(read),
         retries=read.limits.retries,
         silence=Seconds(5.0),
-        history_seconds=read.history.days * 86400,
         named_guests=read.metrics.guests,
+        history_seconds=read.history.days * 86400,
         hooks=hooks_of(read.hooks, file, text, HOOK_EVENTS),
     )
 

@@ -77,9 +77,9 @@ class Controller:
         self._leases = Leases(database, config.host)
         self._port = LivingPort(self.store, self.registry, self._peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
+        self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
         self.history = History(database, self.store, self.registry, self._peers, config.history_seconds)
         self._follower = Follower(simulated or hosts, self._peers, self.registry, self.history)
-        self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
         self._following: asyncio.Task[None] | None = None
         self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()

@@ -75,8 +75,8 @@ class Follower:
         self._hosts = hosts
         self._peers = peers
         self._registry = registry
-        self._history = history
         self._intake = Intake(registry)
+        self._history = history
         self._signs: dict[str, float] = {}
         self._troubles: dict[str, str] = {}
         self.heard: dict[str, float] = {}
