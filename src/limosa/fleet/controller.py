@@ -16,7 +16,7 @@ from limosa.agent.hooks.courier import Courier
 from limosa.agent.hosts import Hosts
 from limosa.errors import LimosaError, NotFound
 from limosa.fleet import picture
-from limosa.fleet.agents import Agents, Known, Links
+from limosa.fleet.agents import Agents, Links
 from limosa.fleet.audit import two_owners
 from limosa.fleet.chronicle import note, tell
 from limosa.fleet.config import ControllerConfig
@@ -59,14 +59,10 @@ class Controller:
     Args:
         config: its settings.
         database: where it keeps everything.
-        hosts: the hosts to follow.
-        peers: how their agents are called.
-        meters: what is counted for Prometheus; calls of agents among it.
+        simulated: agents to follow in place of those of `hosts.toml`.
     """
 
-    def __init__(
-        self, config: ControllerConfig, database: Database, hosts: Known, peers: Links, meters: Meters
-    ) -> None:
+    def __init__(self, config: ControllerConfig, database: Database, simulated: Agents | None = None) -> None:
         self.config = config
         self.database = database
         self.registry = Registry(database)
@@ -74,14 +70,16 @@ class Controller:
         self.sessions = Sessions(database)
         self.store = OperationStore(database, config.host)
         self.leads = False
-        self.meters = meters
-        self._peers = peers
+        self.meters = Meters()
+        self.meters.watch(database.engine)
+        hosts = Hosts(config.hosts_file)
+        self._peers: Links = simulated or Peers(config, hosts, self.meters.calls.heard)
         self._leases = Leases(database, config.host)
-        self._port = LivingPort(self.store, self.registry, peers, config.limits, config.retries)
+        self._port = LivingPort(self.store, self.registry, self._peers, config.limits, config.retries)
         self._durable = Durable(database.engine.url, config.host, lambda each: carry_out(each, self._port))
-        self._doctor = FleetDoctor(peers.link, self.hosts, self.owners, config.pki_dir, config.host)
-        self.history = History(database, self.store, self.registry, peers, config.history_seconds)
-        self._follower = Follower(hosts, peers, self.registry, self.history)
+        self._doctor = FleetDoctor(self._peers.link, self.hosts, self.owners, config.pki_dir, config.host)
+        self.history = History(database, self.store, self.registry, self._peers, config.history_seconds)
+        self._follower = Follower(simulated or hosts, self._peers, self.registry, self.history)
         self._following: asyncio.Task[None] | None = None
         self._courier: Courier | None = None
         self._suspected: frozenset[str] = frozenset()
@@ -100,10 +98,7 @@ class Controller:
             UsageError, StateDiskError: its settings or its database are no good.
         """
         async with Database.opened(config.database) as database:
-            hosts, meters = Hosts(config.hosts_file), Meters()
-            meters.watch(database.engine)
-            peers = simulated or Peers(config, hosts, meters.calls.heard)
-            controller = cls(config, database, simulated or hosts, peers, meters)
+            controller = cls(config, database, simulated)
             await controller._durable.launch()
             life = asyncio.create_task(controller._live(), name="controller")
             try:

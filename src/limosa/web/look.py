@@ -12,7 +12,7 @@ from limosa.cpu.fleet import fold
 from limosa.cpu.pools import Pool, pools
 from limosa.cpu.sides import side_by_side
 from limosa.fleet.inventory import Inventory
-from limosa.wire.fleet import FleetGuest, FleetHost, TwoOwners
+from limosa.wire.fleet import FleetGuest, FleetHost
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,12 @@ class Look:
         hosts: as GET /v1/hosts says them.
         guests: as GET /v1/guests says them.
         inventory: the same fleet as planners read it; without hosts that have never reported.
-        owners: as GET /v1/audit/owners says them.
         at: when, seconds since 1970.
     """
 
     hosts: tuple[FleetHost, ...]
     guests: tuple[FleetGuest, ...]
     inventory: Inventory
-    owners: tuple[TwoOwners, ...]
     at: float = field(compare=False)
 
     @cached_property

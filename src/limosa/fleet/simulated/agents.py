@@ -24,10 +24,11 @@ from limosa.fleet.inventory import Guest, Host, Inventory
 from limosa.fleet.simulated.moves import SimulatedMove, state_of, status
 from limosa.fleet.simulated.records import log, record
 from limosa.units import HostName
+from limosa.wire.doctor import Facts, Qemu
 from limosa.wire.guests import GuestShown
 from limosa.wire.history import HistoryAsk, HistoryTold, Mark, MoveLog, MoveRecord, RecordAsk
 from limosa.wire.moves import MoveState
-from limosa.wire.reports import Deed, GuestReport, Hand, MachineReport, Order, Outcome, Report, ReportAsk
+from limosa.wire.reports import Deed, GuestReport, Hand, MachineReport, Order, Outcome, Pace, Report, ReportAsk
 
 T = TypeVar("T")
 
@@ -257,6 +258,19 @@ class SimulatedAgents:
             self._end(name)
         return self._outcome(name)
 
+    async def speed(self, host: HostName, pace: Pace) -> Outcome:
+        """A simulated move keeps the rate that it began with. Raises Fenced."""
+        return await self.outcome(host, Deed(hand=pace.hand, deed=pace.deed))
+
+    async def facts(self, host: HostName, _asked: None) -> Facts:
+        """What there is for a doctor to see."""
+        qemus = (
+            Qemu(pid=1, name=guest.name, uuid=guest.uuid, state="running", move=self._flying.get(guest.uuid), ours=True)
+            for guest in self._there[host].values()
+            if guest.host == host
+        )
+        return Facts(host=host, qemus=tuple(qemus))
+
     def _outcome(self, name: str) -> Outcome:
         move = self._moves.get(name)
         return Outcome(move=name, status=None if move is None else status(move, time.time()))
@@ -296,6 +310,8 @@ class SimulatedLink:
             "fleet.start": agents.start,
             "fleet.status": agents.outcome,
             "fleet.abort": agents.abort,
+            "fleet.speed": agents.speed,
+            "fleet.doctor": agents.facts,
             "fleet.history": agents.history,
             "fleet.move": agents.move,
             "fleet.log": agents.log,

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
+from limosa.fleet import picture
 from limosa.fleet.controller import Controller
-from limosa.fleet.db.tables import changes, events, guests, hosts
+from limosa.fleet.db.tables import changes, counters, events
 from limosa.web.look import Look
 from limosa.web.views.host import TakesIn, takes_in
 
@@ -22,10 +23,10 @@ AGAIN = 10.0
 
 
 class Stamp(NamedTuple):
-    """Changes when something has changed: by operators and operations, and by agents."""
+    """Changes when something has changed: by operators and operations, and by what agents report."""
 
     done: tuple[int, int]
-    reported: tuple[float, float, int, int]
+    reported: tuple[int, int]
 
 
 class Looks:
@@ -36,6 +37,7 @@ class Looks:
         self._lock = asyncio.Lock()
         self._stamp: Stamp | None = None
         self._look: Look | None = None
+        self._drawn = picture.Drawn()
         self._takes: dict[str, TakesIn] = {}
         self._took = 0.0
         """Seconds of the last reading."""
@@ -45,14 +47,12 @@ class Looks:
         wanted = sa.select(
             _scalar(sa.func.max(events.c.number)),
             _scalar(sa.func.max(changes.c.number)),
-            _scalar(sa.func.max(hosts.c.seen)),
-            _scalar(sa.func.max(guests.c.seen)),
-            _scalar(sa.func.count(guests.c.id)),
-            _scalar(sa.func.sum(sa.func.length(hosts.c.trouble))),
+            counters.c.fleet,
+            counters.c.signs,
         )
         async with self._controller.database.read() as connection:
-            event, change, host, guest, there, trouble = (await connection.execute(wanted)).one()
-        return Stamp((event or 0, change or 0), (host or 0.0, guest or 0.0, there or 0, trouble or 0))
+            event, change, fleet, signs = (await connection.execute(wanted)).one()
+        return Stamp((event or 0, change or 0), (fleet, signs))
 
     async def look(self) -> Look:
         """The fleet now."""
@@ -78,12 +78,11 @@ class Looks:
         return stamp != self._stamp and age > max(FRESH, SHARE * self._took)
 
     async def _read(self, now: float) -> Look:
-        controller = self._controller
+        census = await self._controller.registry.census()
         return Look(
-            hosts=await controller.hosts(),
-            guests=await controller.guests(),
-            inventory=await controller.inventory(),
-            owners=await controller.owners(),
+            hosts=picture.shown_hosts(census, now),
+            guests=picture.shown_guests(census, now),
+            inventory=picture.inventory(census, self._controller.config.limits, now, self._drawn),
             at=now,
         )
 

@@ -172,8 +172,7 @@ async def show_audit(visit: Visit) -> Shown:
 
 async def show_doctor(visit: Visit) -> Shown:
     """What is wrong."""
-    look = await visit.site.looks.look()
-    return Shown("Doctor", doctor.doctor(look.hosts, look.guests, look.owners))
+    return Shown("Doctor", doctor.doctor(await visit.controller.doctor(), time.time()))
 
 
 async def show_search(visit: Visit) -> Shown:

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import uvicorn
 
+from limosa.agent import pki
 from limosa.agent.config import Endpoint
 from limosa.api.app import app
 from limosa.errors import UsageError
@@ -47,11 +48,13 @@ async def simulated(
         agents: those of its hosts.
         state_dir: where the database is made.
     """
+    pki.create_ca(state_dir / "ca", NAME)
+    pki.issue_host(state_dir / "ca", NAME, ["127.0.0.1"], state_dir / "pki", controller=True)
     config = ControllerConfig(
         host=NAME,
         listen=Endpoint("127.0.0.1", 0),
         database=f"sqlite:///{state_dir}/controller.db",
-        pki_dir=state_dir,
+        pki_dir=state_dir / "pki",
         state_dir=state_dir,
         hosts_file=state_dir / "hosts.toml",
         limits=inventory.limits,

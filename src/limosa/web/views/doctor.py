@@ -1,23 +1,24 @@
-"""What is wrong in the fleet: two owners, doubt, silence. Pure."""
+"""What is wrong, the worst first: in a fleet, or on one host and its peers. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from limosa.web import words
 from limosa.web.links import path
-from limosa.wire.fleet import FleetGuest, FleetHost, TwoOwners
+from limosa.wire.doctor import FleetDiagnosis, Trouble, Weight
 
 
 @dataclass(frozen=True, slots=True)
 class TroubleRow:
-    """One thing that is wrong: what, where, and what to do."""
+    """One thing that is wrong: what, where the guest runs, and what to do."""
 
     sign: str
     tone: str
     weight: str
-    subject: str
+    host: str
     href: str
     what: str
+    runs: str
     remedy: str
 
 
@@ -26,58 +27,38 @@ class Doctor:
     """The page."""
 
     rows: tuple[TroubleRow, ...]
-    looked: str
-    """At what was looked."""
+    clean: bool
+    asked: str
+    """Whom limosa asked."""
+    at: words.Moment
 
 
-def doctor(hosts: Sequence[FleetHost], guests: Sequence[FleetGuest], owners: Sequence[TwoOwners]) -> Doctor:
-    """What can be seen from what agents report, the worst first.
-
-    Args:
-        hosts: as GET /v1/hosts says them.
-        guests: as GET /v1/guests says them.
-        owners: as GET /v1/audit/owners says them.
-    """
-    rows = (*_owners(owners), *_doubts(guests), *_silent(hosts))
-    return Doctor(rows, f"{words.count(len(hosts), 'host')} and {words.count(len(guests), 'guest')}")
+_SIGNS: Mapping[Weight, tuple[str, str]] = {
+    Weight.ERROR: ("✕", "bad"),
+    Weight.WARNING: ("!", "warn"),
+    Weight.NOTE: ("·", "off"),
+}
 
 
-def _owners(owners: Sequence[TwoOwners]) -> Iterator[TroubleRow]:
-    for each in owners:
-        yield TroubleRow(
-            sign="✕",
-            tone="bad",
-            weight="two owners",
-            subject=each.name,
-            href=path("guests", each.id),
-            what=f"{' and '.join(each.hosts)} both claim it",
-            remedy=f"stop neither before limosa doctor, on {' and '.join(each.hosts)}, has said who owns it",
-        )
+def doctor(found: FleetDiagnosis, now: float) -> Doctor:
+    """What GET /v1/doctor says."""
+    return Doctor(
+        rows=tuple(map(_row, found.troubles)),
+        clean=found.clean,
+        asked=f"{found.asked:,} of {words.count(found.hosts, 'host')}",
+        at=words.moment(found.at, now),
+    )
 
 
-def _doubts(guests: Sequence[FleetGuest]) -> Iterator[TroubleRow]:
-    for guest in guests:
-        if guest.state == "in doubt":
-            yield TroubleRow(
-                sign="?",
-                tone="bad",
-                weight="in doubt",
-                subject=guest.name,
-                href=path("guests", guest.id),
-                what=f"whether it was taken over from {guest.host} is not known; it is paused",
-                remedy=f"start it nowhere by hand; limosa doctor, on {guest.host}",
-            )
-
-
-def _silent(hosts: Sequence[FleetHost]) -> Iterator[TroubleRow]:
-    for host in hosts:
-        if host.silent_for and host.state != "lost":
-            yield TroubleRow(
-                sign="?",
-                tone="warn",
-                weight="silent agent",
-                subject=host.name,
-                href=path("hosts", host.name),
-                what=f"{host.trouble or 'no word from its agent'}, for {words.lasting(host.silent_for)}",
-                remedy=f"see whether limosa-agent runs on {host.name}; its guests run on without it",
-            )
+def _row(trouble: Trouble) -> TroubleRow:
+    sign, tone = _SIGNS[trouble.weight]
+    return TroubleRow(
+        sign=sign,
+        tone=tone,
+        weight=str(trouble.weight),
+        host=trouble.host,
+        href=path("hosts", trouble.host),
+        what=trouble.what,
+        runs=trouble.guest_runs,
+        remedy=trouble.remedy,
+    )

@@ -95,7 +95,7 @@ def progress(operation: Operation) -> Progress:
         moving=states[ItemState.MOVING],
         failed=states[ItemState.FAILED],
         waiting=states[ItemState.WAITING],
-        total=len(operation.items),
+        total=len(operation.items) - states[ItemState.REROUTED],
     )
 
 
@@ -113,7 +113,13 @@ class ItemRow:
     destination_href: str
     sign: Sign
     stage: str
+    role: str
+    """Why it is in the plan."""
+    expected: str
+    """What it is predicted to send, and when it is predicted to end, from the start of the plan."""
     after: str
+    tried: str
+    """Destinations at which it failed before."""
     attempts: str
     began: words.Moment | None
     took: str
@@ -215,7 +221,7 @@ def operation_page(operation: Operation, limits: Limits, retries: int, query: Qu
         began=words.maybe(operation.began, now),
         ended=words.maybe(operation.ended, now),
         progress=done,
-        clock=clock(operation, done, now),
+        clock=clock(operation, now),
         facts=_facts(operation),
         notes=operation.forecast.notes,
         limits=_limits(limits, retries),
@@ -227,14 +233,13 @@ def operation_page(operation: Operation, limits: Limits, retries: int, query: Qu
     )
 
 
-def clock(operation: Operation, done: Progress, now: float) -> Clock:
-    """The predicted end against the clock: what is done by now says what is still to come."""
+def clock(operation: Operation, now: float) -> Clock:
+    """The predicted end against the clock: what has been sent by now says how long the rest will take."""
     forecast, began, ended = operation.forecast.seconds, operation.began, operation.ended
-    over = done.done + done.failed
     elapsed = None if began is None else (ended or now) - began
-    expected = None
-    if began is not None and ended is None and elapsed and over:
-        expected = began + elapsed * done.total / over
+    share, expected = _share(operation), None
+    if began is not None and ended is None and elapsed and share:
+        expected = began + elapsed / share
     predicted_end = began + forecast if began is not None and forecast is not None else None
     end = ended or expected
     verdict, tone = "", ""
@@ -251,6 +256,15 @@ def clock(operation: Operation, done: Progress, now: float) -> Clock:
         verdict=verdict,
         tone=tone,
     )
+
+
+def _share(operation: Operation) -> float:
+    """How much of an operation is behind it, 0 to 1, by what its moves send; by their number where that is unknown."""
+    items = [item for item in operation.items if item.state is not ItemState.REROUTED]
+    known = all(item.expected_bytes for item in items)
+    weights = [(item.over, float(item.expected_bytes) if known else 1.0) for item in items]
+    whole = sum(weight for _, weight in weights)
+    return sum(weight for over, weight in weights if over) / whole if whole else 0.0
 
 
 def _facts(operation: Operation) -> tuple[tuple[str, str], ...]:
@@ -326,6 +340,9 @@ def _item(place: int, item: Item, names: Sequence[str], now: float) -> ItemRow:
         destination_href=path("hosts", item.destination),
         sign=of_item(item),
         stage=str(item.move_state) if moving and item.move_state is not None else "",
+        role=item.role,
+        expected=_expected(item),
+        tried=words.listed(item.tried, 3),
         after=words.listed([names[other] for other in item.after], 3) if item.state is ItemState.WAITING else "",
         attempts=str(item.attempts) if item.attempts else words.NONE,
         began=words.maybe(item.began, now),
@@ -337,6 +354,12 @@ def _item(place: int, item: Item, names: Sequence[str], now: float) -> ItemRow:
         move=item.move,
         move_href=path("moves", item.move) if item.move else "",
     )
+
+
+def _expected(item: Item) -> str:
+    if item.expected_end is None:
+        return words.NONE
+    return f"{words.size(item.expected_bytes)}, done after {words.lasting(item.expected_end)}"
 
 
 def _left(left: LeftGuest) -> LeftRow:

@@ -40,6 +40,7 @@ _ITEM: Mapping[ItemState, tuple[str, str]] = {
     ItemState.MOVING: ("▶", "busy"),
     ItemState.DONE: ("✓", "good"),
     ItemState.FAILED: ("✗", "bad"),
+    ItemState.REROUTED: ("↷", "off"),
     ItemState.CANCELLED: ("–", "off"),  # noqa: RUF001
 }
 _MOVE: Mapping[MoveState, tuple[str, str]] = {
