@@ -55,7 +55,7 @@ async def test_signing_out_ends_the_session_at_the_controller(web: Web) -> None:
 
 
 async def test_a_removed_token_ends_its_sessions(web: Web) -> None:
-    await web.controller.tokens.remove("viewer", "test")
+    await web.controller.tokens.remove("test-viewer", "test")
     assert (await web.viewer.get("/hosts")).status_code == 303
     assert (await web.operator.get("/hosts")).status_code == 200
 
