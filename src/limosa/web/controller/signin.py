@@ -10,7 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from limosa.api.auth import NO_TOKEN, refuse
 from limosa.api.errors import status_of
 from limosa.api.strikes import Strikes
-from limosa.errors import Forbidden, LimosaError, TooManyTokens
+from limosa.errors import Forbidden, LimosaError
 from limosa.web.controller.answers import failed, html, onward
 from limosa.web.controller.visit import Asked, Site, frame, query_of, require_form, require_own_site, visit
 from limosa.web.frame import Theme, failure
@@ -36,7 +36,7 @@ def handlers(site: Site) -> list[HTTPRouteHandler]:
         further = within(form.get("next", "/"))
         try:
             word = await _begun(site, request, form)
-        except (Forbidden, TooManyTokens) as error:
+        except Forbidden as error:
             return _asking(site, request, further, error)
         return onward(further, [site.session_cookie(word)])
 
