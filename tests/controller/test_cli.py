@@ -217,6 +217,18 @@ async def test_where_no_guest_can_move_nothing_is_begun(fleet: Fleet, capsys: py
 
 
 @on_sqlite
+async def test_a_host_that_is_empty_already_is_drained_though_nobody_can_leave_the_other_one(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("web1", "web2"):
+        assert await fleet.limosa("guest", "set", name, "--pin", "a") == 0
+    assert await fleet.limosa("drain", "c", "a", "--dry-run") == 40
+    assert await fleet.limosa("drain", "c", "a", "--yes") == 40
+    assert "drain of c, a is partly done" in capsys.readouterr().err
+    assert [(await host_named(host, fleet)).state for host in "ac"] == ["draining", "drained"]
+
+
+@on_sqlite
 async def test_a_dry_run_keeps_nothing(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     assert await fleet.limosa("drain", "a", "--dry-run") == 0
     assert "web1" in capsys.readouterr().out
