@@ -47,6 +47,15 @@ def opened(move: str, side: Side) -> OpenMove:
     )
 
 
+async def test_an_agents_hooks_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text(f'[[hooks]]\nname = "log"\nfile = "{tmp_path}/log"\n')
+    async with agent_of(config_of(tmp_path)) as agent:
+        await agent.courier.open()
+        seen = agent.metrics.registry.get_sample_value
+        assert seen("limosa_hook_waiting", {"hook": "log"}) == 0
+        assert seen("limosa_hook_deliveries_total", {"hook": "log", "outcome": "delivered"}) == 0
+
+
 async def test_an_open_move_is_told_of_by_side_and_age(tmp_path: Path) -> None:
     async with agent_of(config_of(tmp_path)) as agent:
         seen = agent.metrics.registry.get_sample_value

@@ -56,7 +56,7 @@ from limosa.guest.profile import Profile
 from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
-from limosa.wire.hooks import HookShown, HookTried
+from limosa.wire.hooks import HookMeant, HookShown, HookTried
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 
 T = TypeVar("T")
@@ -92,12 +92,6 @@ class Fenced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST …/resolve: how the caller knows that the other host does not run the guest."""
 
     evidence: str
-
-
-class Meant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/hooks/test: a hook's name, or nothing for all of them."""
-
-    hook: str = ""
 
 
 class Engine(Protocol):
@@ -246,7 +240,7 @@ class Api:
         return _json(self._sight.hooks())
 
     async def _test_hooks(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._sight.test_hooks((await _body(request, Meant)).hook))
+        return _json(await self._sight.test_hooks((await _body(request, HookMeant)).hook))
 
     async def _doctor(self, _request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.examine(fix=False))

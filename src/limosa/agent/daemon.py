@@ -70,7 +70,11 @@ class Agent:
         self.doctor = Doctor(config, self.hosts, self.peers, self.moves, self.courier)
         self._reporter = Reporter(config, self.moves, facts.migration_address)
         self.moves.when_over(self.metrics.moves.count)
-        self.metrics.read(AgentState(config, self.hosts, self.peers, self.moves, self._reporter, lambda: self.server))
+        self.metrics.read(
+            AgentState(
+                config, self.hosts, self.peers, self.moves, self._reporter, lambda: self.server, self.courier.shown
+            )
+        )
         self._metrics_port: MetricsPort | None = None
         self._orders = Orders(self.moves, config.state_dir)
         self._keeper = Keeper(config.run_dir, self.moves)
