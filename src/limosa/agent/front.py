@@ -68,7 +68,8 @@ class Front:
         self._name = secrets.token_hex(8) + LOCAL
         self._secret = secrets.token_bytes(32)
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        self.port = 0
+        """The port that is listened on; 0 where there is none."""
 
     def routes(self) -> list[web.RouteDef]:
         """For the API on the unix socket; pages are everything that is not below `/v1`."""
@@ -97,7 +98,7 @@ class Front:
             what = f"cannot serve pages on {self._endpoint}: {error.strerror}"
             raise UsageError(what, remedy="set web in agent.toml, or stop what uses that port") from error
         self._runner = runner
-        self._port = int(runner.addresses[0][1])
+        self.port = int(runner.addresses[0][1])
 
     async def close(self) -> None:
         """Listen no more."""
@@ -114,7 +115,7 @@ class Front:
         who = user(peer_uid(request))
         word = self._visits.invite(who)
         _log.info("let a browser in", who=who)
-        told = WebLink(url=f"http://{self._name}:{self._port}/sign-in?word={word}", seconds=INVITED)
+        told = WebLink(url=f"http://{self._name}:{self.port}/sign-in?word={word}", seconds=INVITED)
         return web.Response(body=msgspec.json.encode(told), content_type="application/json")
 
     async def _on_socket(self, request: web.Request) -> web.StreamResponse:

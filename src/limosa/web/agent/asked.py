@@ -14,7 +14,7 @@ from limosa.errors import LimosaError
 from limosa.units import HostName
 from limosa.wire.doctor import FleetDiagnosis
 from limosa.wire.guests import HostShown
-from limosa.wire.history import MoveLog, MoveRecord
+from limosa.wire.history import Mark, MoveLog, MoveRecord, PastMove
 from limosa.wire.reports import GuestReport
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ class Asked:
         self.diagnosis: Kept[FleetDiagnosis] = Kept(DOCTOR_EVERY, self._examine)
         self._cpus: dict[tuple[str, CpuAsk], Kept[HostCpu]] = {}
         self._logs: dict[str, Kept[MoveLog | str]] = {}
+        self._past: tuple[Mark, tuple[PastMove, ...]] | None = None
 
     @property
     def host(self) -> str:
@@ -91,6 +92,14 @@ class Asked:
         return await _in_time(kept.get())
 
     # -- moves --------------------------------------------------------------------------------------------------
+
+    def past(self) -> tuple[PastMove, ...]:
+        """Finished moves out of this host, latest first; read again when one has come to them."""
+        archive = self.agent.moves.archive
+        mark = archive.mark()
+        if self._past is None or self._past[0] != mark:
+            self._past = (mark, archive.past())
+        return self._past[1]
 
     async def log(self, record: MoveRecord) -> MoveLog:
         """What both hosts logged of a move, by time."""

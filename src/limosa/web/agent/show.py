@@ -74,8 +74,7 @@ async def show_guest(visit: Visit) -> Shown:
     hosts = [host for host in await asked.hosts.get() if host.name != asked.host]
     reached = [host.name for host in hosts if host.reachable]
     cpus = await asked.cpus(report.cpu, reached) if report.cpu else {}
-    past = await asyncio.to_thread(asked.agent.moves.archive.past)
-    of_it = page(past, Wanted(guest=report.key, limit=PAST)).items
+    of_it = page(asked.past(), Wanted(guest=report.key, limit=PAST)).items
     flying = [each for each in asked.agent.moves.flying() if report.key in {each.uuid, each.guest}]
     shown = views.local_guest(asked.host, report, views.fits_of(report, hosts, cpus), (flying, of_it), visit.query, now)
     return Shown(shown.name, shown)
@@ -105,8 +104,8 @@ async def show_move(visit: Visit) -> Shown:
 async def show_history(visit: Visit) -> Shown:
     """Finished moves that left this host. Raises UsageError."""
     now, query = time.time(), visit.query
-    past = await asyncio.to_thread(visit.asked.agent.moves.archive.past)
-    latest = weeks(past, (), weeks_back(now, history.WEEKS), now)
+    past = visit.asked.past()
+    latest = await asyncio.to_thread(weeks, past, (), weeks_back(now, history.WEEKS), now)
     wanted = query.get("week", "") or latest[0].week
     chosen = next((week for week in latest if week.week == wanted), None)
     if chosen is None:
@@ -143,8 +142,7 @@ async def show_doctor(visit: Visit) -> Shown:
 
 async def show_search(visit: Visit) -> Shown:
     """What was searched."""
-    moves = visit.asked.agent.moves
-    past = await asyncio.to_thread(moves.archive.past)
+    moves, past = visit.asked.agent.moves, visit.asked.past()
     hosts = [host.name for host in await visit.asked.hosts.get()]
     hits = views.local_search(await _look(visit), hosts, moves.all(), past, visit.query.get("q", ""))
     return Shown(f"Search: {hits.q}", hits, onward=search.the_one(hits))
