@@ -1,5 +1,6 @@
 """One host's pages on its own agent: a real one, not started, whose guests and peers are a script."""
 
+import asyncio
 import re
 import tempfile
 import time
@@ -13,11 +14,14 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from limosa.agent.api import Api
 from limosa.agent.config import load
 from limosa.agent.cpu import CpuAsk
 from limosa.agent.daemon import Agent
+from limosa.cli import limosa
+from limosa.cli.lazy import run
 from limosa.cpu.facts import GuestCpu, HostCpu, Source
 from limosa.errors import LimosaError, PeerError
 from limosa.testing.moves import record
@@ -213,7 +217,7 @@ async def test_a_guest_tells_of_its_shape_its_moves_and_where_it_can_go(bench: B
     assert "c lacks avx2" in page
     assert "it has 1.0 GiB of memory free, and the guest has 2.0 GiB" in page
     assert "no route" in page
-    assert "limosa plan makes every check" in page
+    assert "limosa plan GUEST --to HOST makes every check" in page
     assert "Move here" not in page
 
 
@@ -224,6 +228,11 @@ async def test_a_guests_past_leads_to_its_moves(bench: Bench) -> None:
     assert 'href="/moves/m-past"' in page
     assert "completed: from a to b" in page
     assert 'href="/moves/m-flying"' in page
+
+
+async def test_a_guest_that_left_is_told_of_by_where_it_went(bench: Bench) -> None:
+    bench.script.guests = ()
+    assert "it went to b by move m-past" in await bench.get("/guests/web1", 404)
 
 
 async def test_a_move_shows_the_logs_of_both_hosts_and_says_which_could_not_be_asked(bench: Bench) -> None:
@@ -382,6 +391,15 @@ async def test_a_link_lets_one_browser_in_once(bench: Bench) -> None:
     assert again.status == 401
     assert "limosa agent web-link" in await again.text()
     assert (await bench.at_port("/guests", name, "made-up")).status == 401
+
+
+async def test_the_command_prints_the_link(bench: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--socket", str(bench.agent.config.socket), "agent", "web-link"]
+    with capture_logs():
+        assert await asyncio.to_thread(run, limosa, words) == 0
+    link = urlsplit(capsys.readouterr().out.strip())
+    assert link.port == urlsplit(bench.at).port
+    assert (await bench.at_port(f"{link.path}?{link.query}", link.netloc)).status == 303
 
 
 async def test_the_port_has_no_api_and_streams_nothing_to_strangers(bench: Bench) -> None:

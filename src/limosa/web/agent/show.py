@@ -14,6 +14,8 @@ from limosa.web.agent import views
 from limosa.web.agent.visit import Visit
 from limosa.web.look import Look
 from limosa.web.views import doctor, guests, history, move, search
+from limosa.wire.history import PastMove
+from limosa.wire.moves import MoveState
 from limosa.wire.reports import GuestReport
 
 PAST = 50
@@ -70,7 +72,7 @@ async def show_guests(visit: Visit) -> Shown:
 async def show_guest(visit: Visit) -> Shown:
     """One guest, by its UUID, or a name that only one has. Raises NotFound."""
     asked, now = visit.asked, time.time()
-    report = _guest(await asked.guests.get(), visit.named["guest"])
+    report = _guest(await asked.guests.get(), visit.named["guest"], asked.past())
     hosts = [host for host in await asked.hosts.get() if host.name != asked.host]
     reached = [host.name for host in hosts if host.reachable]
     cpus = await asked.cpus(report.cpu, reached) if report.cpu else {}
@@ -80,12 +82,19 @@ async def show_guest(visit: Visit) -> Shown:
     return Shown(shown.name, shown)
 
 
-def _guest(known: Sequence[GuestReport], wanted: str) -> GuestReport:
+def _guest(known: Sequence[GuestReport], wanted: str, past: Sequence[PastMove]) -> GuestReport:
     hits = [each for each in known if wanted == each.key] or [each for each in known if wanted == each.shown.name]
     if len(hits) != 1:
         what = f"{len(hits)} guests are called {wanted}" if hits else f"no guest here is called {wanted}"
-        raise NotFound(what, remedy="limosa ls lists them; a UUID names one for certain")
+        raise NotFound(what, remedy=_went(wanted, past) or "limosa ls lists them; a UUID names one for certain")
     return hits[0]
+
+
+def _went(wanted: str, past: Sequence[PastMove]) -> str:
+    """Where to look for a guest that left; empty where it did not."""
+    left = (move for move in past if wanted in {move.guest, move.uuid} and move.state is MoveState.COMPLETED)
+    last = next(left, None)
+    return f"it went to {last.destination} by move {last.id}: look there, or search for the move here" if last else ""
 
 
 async def show_moves(visit: Visit) -> Shown:

@@ -20,8 +20,8 @@ from limosa.wire.moves import MoveStatus
 from limosa.wire.reports import GuestReport
 
 PROVISO = (
-    "Looked at: whether this host reaches it, its processor, and its free memory. "
-    "limosa plan makes every check, with a real twin, and changes nothing."
+    "Only looked at: whether this host reaches the other one, its processor, and its free memory. "
+    "limosa plan GUEST --to HOST makes every check, with a real twin, and changes nothing."
 )
 
 
