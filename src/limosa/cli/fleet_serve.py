@@ -27,8 +27,13 @@ FILL, UNEVEN, OVERCOMMIT = 0.75, 0.4, 2.0
 @click.option(
     "--trouble", type=click.FloatRange(0, 1), default=0.03, show_default=True, help="Share of moves that fail."
 )
+@click.option(
+    "--drift", type=click.IntRange(0), default=8, show_default=True, help="Guests whose load changes, a second."
+)
 @json_option
-def serve(file: Path | None, hosts: int, seed: int, listen: str, hurry: float, trouble: float, as_json: bool) -> None:
+def serve(
+    file: Path | None, hosts: int, seed: int, listen: str, hurry: float, trouble: float, drift: int, as_json: bool
+) -> None:
     """Run a controller with its API and its dashboard on a fleet in memory, to try both without a host.
 
     Its agents are simulated: loads drift, and guests that are moved take their time and arrive. FILE holds a fleet as
@@ -48,7 +53,7 @@ def serve(file: Path | None, hosts: int, seed: int, listen: str, hurry: float, t
         raise UsageError(f"--listen: {error}", remedy="write 127.0.0.1:8480") from error
     configure_logging(json=None, debug=False)
     fleet = _fleet(file, hosts, seed)
-    agents = SimulatedAgents(fleet, hurry=hurry, trouble=trouble, seed=seed)
+    agents = SimulatedAgents(fleet, hurry=hurry, trouble=trouble, drift=drift, seed=seed)
     asyncio.run(run(fleet, agents, endpoint, lambda told: _say(told, as_json=as_json)))
 
 

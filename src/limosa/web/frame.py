@@ -82,6 +82,11 @@ class Frame:
         return address(f"/live{self.where}", self.query, seen=seen)
 
     @property
+    def plots(self) -> bool:
+        """Whether the page may have plots: their library is larger than all else, so others do without."""
+        return self.section == "/history" or self.where.startswith("/moves/")
+
+    @property
     def section(self) -> str:
         """The entry of the navigation that it belongs to."""
         first = "/" + self.where.split("/")[1]

@@ -37,7 +37,7 @@ LEAST_RATE = 125e6
 """Bytes per second of a link that nobody measured."""
 DRIFT_EVERY = 1.0
 DRIFTING = 8
-"""Hosts on which the load of a guest changes, each second."""
+"""Guests whose load changes, each second."""
 
 
 class SimulatedAgents:
@@ -48,6 +48,7 @@ class SimulatedAgents:
         hurry: how much faster than on the fleet's links moves are.
         trouble: share of moves whose link breaks, 0 to 1.
         silent: hosts whose agents do not answer.
+        drift: guests whose load changes, each second.
         seed: of what happens by chance.
     """
 
@@ -58,10 +59,11 @@ class SimulatedAgents:
         hurry: float = 1.0,
         trouble: float = 0.0,
         silent: Iterable[HostName] = (),
+        drift: int = DRIFTING,
         seed: int = 1,
     ) -> None:
         self._hosts = inventory.by_name
-        self._hurry, self._trouble = hurry, trouble
+        self._hurry, self._trouble, self._drift_rate = hurry, trouble, drift
         self._dice = random.Random(seed)  # noqa: S311 - chance in a simulation, not a secret
         self._there: dict[HostName, dict[str, Guest]] = {name: {} for name in self._hosts}
         for guest in inventory.guests:
@@ -112,7 +114,7 @@ class SimulatedAgents:
         names = list(self._hosts)
         while True:
             await asyncio.sleep(DRIFT_EVERY)
-            for host in self._dice.sample(names, min(DRIFTING, len(names))):
+            for host in self._dice.choices(names, k=self._drift_rate if names else 0):
                 if there := list(self._there[host].values()):
                     guest = self._dice.choice(there)
                     load = round(guest.vcpus * self._dice.betavariate(2, 4), 2)
