@@ -24,26 +24,12 @@ from limosa.history.weeks import weeks, weeks_back
 from limosa.migration.moves import Moves
 from limosa.units import HostName
 from limosa.wire.history import HistoryAsk, HistoryTold, MoveLog, MoveRecord, RecordAsk
-from limosa.wire.moves import MoveState
 from limosa.wire.rpc import Handlers
 
 T = TypeVar("T")
 
 LONGEST_WAIT = 30.0
 MOST_WEEKS = 520
-
-
-class _Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The query of `/v1/history`."""
-
-    guest: str | None = None
-    host: str | None = None
-    outcome: MoveState | None = None
-    operation: str | None = None
-    since: float | None = None
-    until: float | None = None
-    after: str = ""
-    limit: int = 100
 
 
 class _WeeksQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,8 +74,7 @@ class History:
         return _json(self._moves.log(move))
 
     async def _get_history(self, request: web.Request) -> web.StreamResponse:
-        asked = _query(request.query, _Query)
-        return _json(page(self._moves.archive.past(), Wanted(**msgspec.structs.asdict(asked))))
+        return _json(page(self._moves.archive.past(), _query(request.query, Wanted)))
 
     async def _get_weeks(self, request: web.Request) -> web.StreamResponse:
         now = time.time()
