@@ -9,6 +9,7 @@ under a name below `.localhost` that is made up when the agent starts, that only
 is the same site as.
 """
 
+import asyncio
 import hmac
 import secrets
 import socket
@@ -57,13 +58,14 @@ class Front:
 
     Args:
         endpoint: the loopback port; None for the unix socket only.
-        pages: makes what answers, when somebody asks; None for no pages.
+        pages: makes what answers, in a thread of its own, when somebody asks; None for no pages.
     """
 
     def __init__(self, endpoint: Endpoint | None, pages: Callable[[], Answer] | None) -> None:
         self._endpoint = endpoint
         self._pages = pages
         self._answer: Answer | None = None
+        self._making = asyncio.Lock()
         self._visits = Visits()
         self._name = secrets.token_hex(8) + LOCAL
         self._secret = secrets.token_bytes(32)
@@ -153,6 +155,8 @@ class Front:
 
     async def _page(self, request: web.Request, caller: Caller | None) -> web.StreamResponse:
         assert self._pages is not None  # routes that lead here exist only with pages
-        if self._answer is None:
-            self._answer = self._pages()
+        async with self._making:
+            if self._answer is None:
+                # Imports and templates take a second, and a move may be in its pause.
+                self._answer = await asyncio.to_thread(self._pages)
         return await self._answer(request, caller)

@@ -18,13 +18,17 @@ from limosa.web.agent.show import PAGES, Page, found
 from limosa.web.agent.visit import SEEN, THEME, Visit, form_of, frame, require_form, require_own_page
 from limosa.web.frame import Theme, failure
 from limosa.web.links import within
-from limosa.web.parts import NOTHING, Parts, news, taken_apart
+from limosa.web.parts import Parts, Recent, news, taken_apart
 from limosa.web.render import HEADERS, assets, content, environment, packed, whole
 
 LOOK_EVERY = 1.0
 """Seconds between two looks at what somebody looks at."""
 SIGN_EVERY = 10
 """Looks after which a stream without news says that it lives."""
+RECENT = 2 * 1024**2
+"""Letters of what was shown lately that are kept."""
+AROUND = ("page.html", "failure.html", "again.html")
+"""Templates beside those of pages."""
 YEAR = 365 * 86400
 KEPT = {**HEADERS, "Cache-Control": f"public, max-age={YEAR}, immutable"}
 
@@ -32,10 +36,14 @@ _log = structlog.get_logger()
 
 
 class Site:
-    """One agent's pages. Made when somebody asks for the first one."""
+    """One agent's pages. Made when somebody asks for the first one, with everything that takes its time to load."""
 
     def __init__(self, agent: Agent) -> None:
         self._asked = Asked(agent)
+        self._recent = Recent(RECENT)
+        for template in {*AROUND, *(page.template for page in PAGES)}:
+            environment().get_template(template)
+        assets()
 
     async def answer(self, request: web.Request, caller: Caller | None) -> web.StreamResponse:
         """Answer a browser; `caller` is None for somebody who was not let in. Whatever goes wrong is a page too."""
@@ -63,7 +71,7 @@ class Site:
         if path.startswith("/live/"):
             return await self._follow(request, caller, path.removeprefix("/live"))
         page, visit = self._page(request, caller, path)
-        return await _show(page, visit)
+        return await _show(page, visit, self._recent)
 
     def _page(self, request: web.Request, caller: Caller, path: str) -> tuple[Page, Visit]:
         for page in PAGES:
@@ -93,7 +101,7 @@ class Site:
         response.force_close()
         await response.prepare(request)
         with suppress(ConnectionError):  # whoever looked has left
-            async for event in _events(page, visit):
+            async for event in _events(page, visit, self._recent):
                 await response.write(event)
             await response.write_eof()
         return response
@@ -118,26 +126,32 @@ class Site:
         return _html(request, whole(around, content("failure.html", around, failure(error, status))), status)
 
 
-async def _show(page: Page, visit: Visit) -> web.StreamResponse:
+async def _show(page: Page, visit: Visit, recent: Recent) -> web.StreamResponse:
     shown = await page.view(visit)
     if shown.onward:
         return _onward(shown.onward)
     around = visit.frame(shown.title, live=page.live)
     region = content(page.template, around, shown.view)
-    return _html(visit.request, whole(around, region, taken_apart(region).digest if page.live else ""))
+    if not page.live:
+        return _html(visit.request, whole(around, region))
+    parts = taken_apart(region)
+    recent.keep(parts)
+    return _html(visit.request, whole(around, region, parts.digest))
 
 
-async def _events(page: Page, visit: Visit) -> AsyncIterator[bytes]:
+async def _events(page: Page, visit: Visit, recent: Recent) -> AsyncIterator[bytes]:
     """News of a page until its session is over; each is named after the state that it leads to.
 
     A page begins with what it showed at first, and after a lost connection with what it was told last: where that is
-    how things are, nothing is sent.
+    how things are, nothing is sent, and where it is still remembered, only what differs.
     """
-    known, looks = NOTHING, 0
+    looks = 0
     told = visit.request.headers.get("Last-Event-ID", "") or visit.request.query.get(SEEN, "")
+    known = recent.find(told)
     while visit.caller.inside():
         after = await _region(page, visit)
         if after.digest != told:
+            recent.keep(after)
             yield event(after.digest, news(known, after))
         elif looks % SIGN_EVERY == 0:
             yield b": alive\n\n"
