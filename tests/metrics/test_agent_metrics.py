@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from limosa.agent import pki
-from limosa.agent.config import Config, Endpoint, load
+from limosa.agent.config import Config, Endpoint, is_loopback, load
 from limosa.agent.daemon import Agent
 from limosa.agent.hosts import HostEntry, write_missing
 from limosa.agent.metrics import PROVE_EVERY, DiskProof
-from limosa.agent.metrics_port import MetricsPort, is_loopback
+from limosa.agent.metrics_port import MetricsPort
 from limosa.errors import NotFound, PeerError, StateDiskError, UsageError
 from limosa.migration.store import OpenMove, Store
 from limosa.testing.ports import free_port
