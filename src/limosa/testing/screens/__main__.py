@@ -7,7 +7,7 @@ import argparse
 import html
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,11 +16,11 @@ from selenium.webdriver.common.by import By
 from limosa.history.page import html as report_page
 from limosa.testing.screens.browser import DESK, PHONE, Screen, screen
 from limosa.testing.screens.fleets import Fleet, served
-from limosa.testing.screens.story import Api, Story, begun, documents
+from limosa.testing.screens.story import Api, Story, begun, documents, flying
 from limosa.web.frame import Theme
 from limosa.wire.fleet import Role
 
-FULL = Fleet(hosts=200, odd=True, hurry=8.0)
+FULL = Fleet(hosts=200, odd=True, hurry=4.0)
 EMPTY = Fleet(hosts=0)
 THEMES = (Theme.LIGHT, Theme.DARK)
 
@@ -36,9 +36,10 @@ class Taken(NamedTuple):
     overflow: int
 
 
-def pages_of(story: Story) -> Mapping[str, str]:
-    """The pages of a full fleet, by the name of their pictures."""
+def pages_of(story: Story, move: str) -> Mapping[str, str]:
+    """The pages of a full fleet, by the name of their pictures; `move` is in flight, and so looked at first."""
     return {
+        "move-flying": f"/moves/{move}",
         "fleet": "/",
         "fleet-by-memory": "/?by=memory",
         "fleet-by-pool": "/?by=pool&group=pool",
@@ -59,7 +60,6 @@ def pages_of(story: Story) -> Mapping[str, str]:
         "operation-running": f"/operations/{story.running}",
         "operation-over": f"/operations/{story.over}",
         "operation-waiting": f"/operations/{story.waiting}",
-        "move-flying": f"/moves/{story.flying}",
         "move-completed": f"/moves/{story.moved}",
         "move-failed": f"/moves/{story.failed}",
         "history": "/history",
@@ -106,31 +106,32 @@ def main(arguments: list[str]) -> int:
 
 def _full(to: Path, only: list[str]) -> Iterator[Taken]:
     with served(FULL) as serving:
-        story = begun(Api(serving), FULL)
+        api = Api(serving)
+        story = begun(api, FULL)
         with screen(serving.url) as window:
             yield from _signing_in(window, to, only)
             window.sign_in(serving.tokens[Role.ADMIN])
-            yield from _all(window, to, "full", _chosen(pages_of(story), only))
+            yield from _all(window, to, "full", lambda: _chosen(pages_of(story, flying(api, story)), only))
             yield from _keys(window, to, only)
-            yield from _reports(window, to, Api(serving), story, only)
+            yield from _reports(window, to, api, story, only)
 
 
 def _empty(to: Path, only: list[str]) -> Iterator[Taken]:
     with served(EMPTY) as serving, screen(serving.url) as window:
         window.sign_in(serving.tokens[Role.ADMIN])
-        yield from _all(window, to, "empty", _chosen(EMPTY_PAGES, only))
+        yield from _all(window, to, "empty", lambda: _chosen(EMPTY_PAGES, only))
 
 
 def _chosen(pages: Mapping[str, str], only: list[str]) -> Mapping[str, str]:
     return {name: where for name, where in pages.items() if not only or name in only}
 
 
-def _all(window: Screen, to: Path, fleet: str, pages: Mapping[str, str]) -> Iterator[Taken]:
+def _all(window: Screen, to: Path, fleet: str, pages: Callable[[], Mapping[str, str]]) -> Iterator[Taken]:
     for theme in THEMES:
         window.coloured(theme)
         for size, pixels in SIZES.items():
             window.sized(pixels)
-            for name, where in pages.items():
+            for name, where in pages().items():
                 window.open(where)
                 yield _take(window, to, f"{name}.{fleet}", theme, size)
 
@@ -143,7 +144,7 @@ def _take(window: Screen, to: Path, name: str, theme: Theme, size: str) -> Taken
 
 def _signing_in(window: Screen, to: Path, only: list[str]) -> Iterator[Taken]:
     window.open("/sign-in")
-    yield from _all(window, to, "full", _chosen({"sign-in": "/sign-in"}, only))
+    yield from _all(window, to, "full", lambda: _chosen({"sign-in": "/sign-in"}, only))
 
 
 def _keys(window: Screen, to: Path, only: list[str]) -> Iterator[Taken]:
