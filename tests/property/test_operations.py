@@ -81,6 +81,16 @@ class Mortal(SimulatedPort):
         return mortal
 
 
+async def live_and_die(operation: str, world: World, lives: list[tuple[int, bool]]) -> Operation:
+    """Carried on by one controller after the other: each dies at some call, before or after it; the last one lives."""
+    for lives_for, before in lives:
+        try:
+            return await carry_out(operation, Mortal(world, lives_for, before=before))
+        except Crash:
+            world.pass_time(1.0)
+    return await carry_out(operation, world.port())
+
+
 @settings(deadline=None, max_examples=150)
 @given(
     guests=st.integers(0, 6),
@@ -97,15 +107,7 @@ def test_a_controller_killed_at_any_call_loses_nothing_and_repeats_nothing(
     )
     operation = world.add(away_from_a(inventory))
 
-    async def live_and_die() -> Operation:
-        for lives_for, before in lives:
-            try:
-                return await carry_out(operation, Mortal(world, lives_for, before=before))
-            except Crash:
-                world.pass_time(1.0)
-        return await carry_out(operation, world.port())
-
-    ended = asyncio.run(live_and_die())
+    ended = asyncio.run(live_and_die(operation, world, lives))
     assert ended.phase.over
     assert world.most_at_once <= at_once
     assert all(count == 1 for count in Counter(move.guest for move in world.moved).values())
@@ -276,15 +278,7 @@ def test_a_guest_whose_move_fails_goes_elsewhere_and_a_drain_ends_with_who_has_n
     world = World(inventory, seconds=lambda _: 2.0, fails=lambda item: (item.name, item.destination) in ways, retries=1)
     operation = world.add(drain_of_h0(inventory))
 
-    async def live_and_die() -> Operation:
-        for lives_for, before in lives:
-            try:
-                return await carry_out(operation, Mortal(world, lives_for, before=before))
-            except Crash:
-                world.pass_time(1.0)
-        return await carry_out(operation, world.port())
-
-    ended = asyncio.run(live_and_die())
+    ended = asyncio.run(live_and_die(operation, world, lives))
     assert all(count == 1 for count in Counter(move.guest for move in world.moved).values())
     stays = {guest.name for guest in world.inventory.on(HostName("h0"))}
     for guest in inventory.guests:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 import pytest
 from litestar.response import ServerSentEventMessage
 from litestar.testing import RequestFactory
@@ -15,6 +16,7 @@ from limosa.testing.fleet import FLAGS, guest, report
 from limosa.web.controller import looks, pages, show
 from limosa.web.controller.looks import Looks
 from limosa.web.controller.visit import Site, Visit
+from limosa.web.parts import news
 
 HOSTS = next(page for page in show.PAGES if page.where == "/hosts")
 
@@ -99,3 +101,18 @@ async def test_a_stream_ends_with_its_session(web: Web) -> None:
 
 async def test_a_stream_is_for_who_is_signed_in(web: Web) -> None:
     assert (await web.nobody.get("/live/hosts")).status_code == 401
+
+
+async def test_a_load_that_drifts_changes_tiles_and_figures_of_the_map_and_nothing_else(web: Web) -> None:
+    fleet = next(page for page in show.PAGES if page.where == "/")
+    site = Site(web.controller, Looks(web.controller), secure=True)
+    session = await web.controller.sessions.find(web.viewer.session)
+    assert session
+    visit = Visit(site, RequestFactory().get("/live"), session, web.viewer.session)
+    before, _ = await pages._region(visit, fleet)
+    busy = msgspec.structs.replace(guest("db1", "b"), load=1.0)
+    await web.controller.registry.take("b", report("b", busy), time.time())
+    after, _ = await pages._region(visit, fleet)
+    told = news(before, after)
+    assert set(re.findall(r'hx-target="#(\w)-', told)) == {"t", "n"}
+    assert "<h1>" not in told

@@ -235,4 +235,7 @@ async def test_two_owners_and_silence_are_the_doctors_first_words(web: Web) -> N
 async def test_the_api_and_its_description_are_where_they_were(web: Web) -> None:
     assert (await web.nobody.get("/openapi.json")).json()["info"]["title"] == "limosa controller"
     assert (await web.nobody.get("/v1/hosts")).status_code == 401
+    for path in ("/v1/nothing", "/v1/hosts/none/nothing"):
+        assert (await web.nobody.get(path)).json()["code"] == "not-found", path
+    assert "there is no page /nowhere/at/all" in (await page(web.nobody, "/nowhere/at/all", 404)).words
     assert (await web.nobody.get("/healthz")).json() == {"alive": True}

@@ -1,4 +1,4 @@
-from limosa.web.parts import NOTHING, news, taken_apart
+from limosa.web.parts import NOTHING, Recent, news, taken_apart
 
 
 def region(*rows: tuple[str, str], title: str = "Hosts") -> str:
@@ -35,3 +35,12 @@ def test_time_that_goes_by_is_no_news() -> None:
     )
     assert news(before, after) == ""
     assert before.digest == after.digest
+
+
+def test_regions_that_were_sent_lately_are_remembered_up_to_their_size() -> None:
+    some = [taken_apart(region((f"h-{number}", "3"))) for number in range(3)]
+    recent = Recent(most=2 * len(some[0].whole))
+    for each in (some[0], some[1], some[0], some[2]):
+        recent.keep(each)
+    assert [recent.find(each.digest) for each in some] == [some[0], NOTHING, some[2]]
+    Recent(most=1).keep(some[0])

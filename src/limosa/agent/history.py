@@ -7,7 +7,7 @@ On its unix socket:
     GET /v1/history                HistoryPage; ?guest, host, outcome, operation, since, until, after, limit
     GET /v1/history/weeks          [Week], latest first; ?last=12, week=2026-W48 (the latest of them)
 
-and to controllers: `fleet.move`, `fleet.log`, `fleet.history`.
+to controllers: `fleet.move`, `fleet.log`, `fleet.history`; and to other hosts, for the pages of a move: `move.log`.
 """
 
 import asyncio
@@ -24,26 +24,12 @@ from limosa.history.weeks import weeks, weeks_back
 from limosa.migration.moves import Moves
 from limosa.units import HostName
 from limosa.wire.history import HistoryAsk, HistoryTold, MoveLog, MoveRecord, RecordAsk
-from limosa.wire.moves import MoveState
 from limosa.wire.rpc import Handlers
 
 T = TypeVar("T")
 
 LONGEST_WAIT = 30.0
 MOST_WEEKS = 520
-
-
-class _Query(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The query of `/v1/history`."""
-
-    guest: str | None = None
-    host: str | None = None
-    outcome: MoveState | None = None
-    operation: str | None = None
-    since: float | None = None
-    until: float | None = None
-    after: str = ""
-    limit: int = 100
 
 
 class _WeeksQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +62,10 @@ class History:
             "fleet.history": (HistoryAsk, self._history),
         }
 
+    def for_peers(self) -> Handlers:
+        """For `peer.serve`, as what other hosts may call: either end of a move shows what both logged."""
+        return {"move.log": (RecordAsk, self._log)}
+
     async def _get_record(self, request: web.Request) -> web.StreamResponse:
         return _json(self._moves.record(request.match_info["move"]))
 
@@ -84,8 +74,7 @@ class History:
         return _json(self._moves.log(move))
 
     async def _get_history(self, request: web.Request) -> web.StreamResponse:
-        asked = _query(request.query, _Query)
-        return _json(page(self._moves.archive.past(), Wanted(**msgspec.structs.asdict(asked))))
+        return _json(page(self._moves.archive.past(), _query(request.query, Wanted)))
 
     async def _get_weeks(self, request: web.Request) -> web.StreamResponse:
         now = time.time()

@@ -49,14 +49,14 @@ class Authentication(AbstractAuthenticationMiddleware):
         tokens: Tokens = connection.app.state.controller.tokens
         if (found := await tokens.find(word)) is None:
             address = connection.client.host if connection.client else ""
-            _refuse(connection.app.state.strikes, address, time.monotonic())
+            refuse(connection.app.state.strikes, address, time.monotonic())
         return AuthenticationResult(user=Caller(*found), auth=word)
 
 
 _REMEDY = "set LIMOSA_TOKEN, or LIMOSA_TOKEN_FILE; limosa controller token makes one"
 
 
-def _refuse(strikes: Strikes, address: str, now: float) -> NoReturn:
+def refuse(strikes: Strikes, address: str, now: float) -> NoReturn:
     """A wrong token came from this address. Raises NoToken, TooManyTokens."""
     wrong = strikes.strike(address, now)
     if wrong in {1, ALLOWED}:

@@ -27,10 +27,21 @@ FILL, UNEVEN, OVERCOMMIT = 0.75, 0.4, 2.0
 @click.option(
     "--trouble", type=click.FloatRange(0, 1), default=0.03, show_default=True, help="Share of moves that fail."
 )
+@click.option(
+    "--drift", type=click.IntRange(0), default=8, show_default=True, help="Hosts whose load changes, each second."
+)
 @click.option("--days", type=click.IntRange(0, 90), default=42, show_default=True, help="Of moves before it begins.")
 @json_option
 def serve(
-    file: Path | None, hosts: int, seed: int, listen: str, hurry: float, trouble: float, days: int, as_json: bool
+    file: Path | None,
+    hosts: int,
+    seed: int,
+    listen: str,
+    hurry: float,
+    trouble: float,
+    drift: int,
+    days: int,
+    as_json: bool,
 ) -> None:
     """Run a controller with its API and its dashboard on a fleet in memory, to try both without a host.
 
@@ -54,7 +65,7 @@ def serve(
     configure_logging(json=None, debug=False)
     fleet = _fleet(file, hosts, seed)
     past = past_moves(fleet, time.time(), days=days, trouble=trouble, seed=seed)
-    agents = SimulatedAgents(fleet, hurry=hurry, trouble=trouble, past=past, seed=seed)
+    agents = SimulatedAgents(fleet, hurry=hurry, trouble=trouble, past=past, drift=drift, seed=seed)
     asyncio.run(run(fleet, agents, endpoint, lambda told: _say(told, as_json=as_json)))
 
 

@@ -1,14 +1,14 @@
 """Choosing among finished moves. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from limosa.wire.history import HistoryPage, PastMove
 from limosa.wire.moves import MoveState
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which moves are asked for; None: all. Times in seconds since 1970, of a move's end."""
 
     guest: str | None = None

@@ -49,7 +49,7 @@ async def signed_in(application: Litestar, controller: Controller) -> Web:
     transport = httpx.ASGITransport(cast("Any", application))
     browsers = [Browser(httpx.AsyncClient(transport=transport, base_url=SITE)) for _ in range(4)]
     for browser, role in zip(browsers[1:], Role, strict=True):
-        token = await controller.tokens.make(role, role, "test")
+        token = await controller.tokens.make(f"test-{role}", role, "test")
         answer = await browser.client.post("/sign-in", data={"token": token.word, "next": "/"}, headers=OWN)
         assert answer.status_code == 303
     return Web(controller, *browsers)

@@ -26,6 +26,8 @@ class Visitor:
     may_administer: bool
     form: str
     """What his forms have to carry."""
+    leaves: bool = True
+    """Whether he has a session to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +82,16 @@ class Frame:
         return address(f"/live{self.where}", self.query, seen=seen)
 
     @property
+    def plots(self) -> bool:
+        """Whether the page may have plots: their library is larger than all else, so others do without."""
+        return self.section == "/history" or self.where.startswith("/moves/")
+
+    @property
     def section(self) -> str:
         """The entry of the navigation that it belongs to."""
         first = "/" + self.where.split("/")[1]
-        return _BELONGS.get(first, first)
+        known = any(place.href == first for place in self.places)
+        return first if known else _BELONGS.get(first, first)
 
 
 @dataclass(frozen=True, slots=True)

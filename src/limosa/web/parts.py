@@ -10,6 +10,7 @@ them on by themselves.
 
 import hashlib
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -35,6 +36,31 @@ class Parts:
 
 
 NOTHING = Parts("", "", {}, "")
+
+
+class Recent:
+    """Regions that were sent lately, by their digests: who shows one of them is sent only what differs.
+
+    Args:
+        most: letters of all of them together; beyond, the oldest ones are forgotten.
+    """
+
+    def __init__(self, most: int = 32 * 1024**2) -> None:
+        self._most, self._held = most, 0
+        self._known: OrderedDict[str, Parts] = OrderedDict()
+
+    def keep(self, parts: Parts) -> None:
+        """Remember one."""
+        if (before := self._known.pop(parts.digest, None)) is not None:
+            self._held -= len(before.whole)
+        self._known[parts.digest] = parts
+        self._held += len(parts.whole)
+        while self._held > self._most:
+            self._held -= len(self._known.popitem(last=False)[1].whole)
+
+    def find(self, digest: str) -> Parts:
+        """The one of this digest; NOTHING where it is forgotten."""
+        return self._known.get(digest, NOTHING)
 
 
 def taken_apart(whole: str) -> Parts:

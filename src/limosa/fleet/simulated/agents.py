@@ -37,6 +37,7 @@ LEAST_RATE = 125e6
 """Bytes per second of a link that nobody measured."""
 DRIFT_EVERY = 1.0
 DRIFTING = 8
+"""Hosts on which the load of a guest changes, each second."""
 
 
 class SimulatedAgents:
@@ -48,7 +49,7 @@ class SimulatedAgents:
         trouble: share of moves whose link breaks, 0 to 1.
         silent: hosts whose agents do not answer.
         past: moves that are over already, earlier ones first.
-        drifting: hosts on which the load of a guest changes, each second.
+        drift: hosts on which the load of a guest changes, each second.
         seed: of what happens by chance.
     """
 
@@ -60,11 +61,11 @@ class SimulatedAgents:
         trouble: float = 0.0,
         silent: Iterable[HostName] = (),
         past: Iterable[SimulatedMove] = (),
-        drifting: int = DRIFTING,
+        drift: int = DRIFTING,
         seed: int = 1,
     ) -> None:
         self._hosts = inventory.by_name
-        self._hurry, self._trouble = hurry, trouble
+        self._hurry, self._trouble, self._drift_rate = hurry, trouble, drift
         self._dice = random.Random(seed)  # noqa: S311 - chance in a simulation, not a secret
         self._there: dict[HostName, dict[str, Guest]] = {name: {} for name in self._hosts}
         for guest in inventory.guests:
@@ -81,7 +82,6 @@ class SimulatedAgents:
         """For each host the moves from it that are over, oldest first."""
         self._obeyed: dict[tuple[HostName, str], int] = {}
         self._silent = frozenset(silent)
-        self._drifting = drifting
         for move in past:
             self._moves[move.id] = move
             self._kept[move.guest.host].append(record(move, move.ends))
@@ -119,7 +119,7 @@ class SimulatedAgents:
         names = list(self._hosts)
         while True:
             await asyncio.sleep(DRIFT_EVERY)
-            for host in self._dice.sample(names, min(self._drifting, len(names))):
+            for host in self._dice.sample(names, min(self._drift_rate, len(names))):
                 if there := list(self._there[host].values()):
                     guest = self._dice.choice(there)
                     load = round(guest.vcpus * self._dice.betavariate(2, 4), 2)

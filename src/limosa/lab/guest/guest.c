@@ -37,6 +37,7 @@ static pid_t start(int kind, int slot, const char *name, const char *target) {
                 break;
             }
     if (pid) return pid;
+    close_range(3, ~0U, 0); /* an agent's child that kept its virtio port would keep the agent from opening it anew */
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

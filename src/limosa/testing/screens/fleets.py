@@ -100,7 +100,7 @@ def _run(fleet: Fleet, pipe: Connection) -> None:
         hurry=fleet.hurry,
         trouble=fleet.trouble,
         past=past_moves(inventory, time.time(), days=fleet.days, trouble=fleet.trouble / 3, seed=SEED),
-        drifting=fleet.drifting,
+        drift=fleet.drifting,
         seed=SEED,
     )
     if fleet.odd:

@@ -51,15 +51,16 @@ def handlers(site: Site) -> dict[Any, Any]:
         asked = request.url.path + (f"?{request.url.query}" if request.url.query else "")
         return onward(f"/sign-in?next={quote(asked, safe='/')}" if request.method == "GET" else "/sign-in")
 
-    def told(request: Asked, error: LimosaError) -> Response[bytes]:
+    def own(request: Asked, error: LimosaError) -> Response[bytes]:
         return failed(request, site, error, None, status_of(error))
 
     def refused(request: Asked, error: HTTPException) -> Response[bytes]:
-        return failed(request, site, NotFound(error.detail, remedy="follow a link"), None, error.status_code)
+        told = NotFound(error.detail, remedy="go on from the fleet, or search")
+        return failed(request, site, told, None, error.status_code)
 
     def broken(request: Asked, error: Exception) -> Response[bytes]:
         _log.error("a page failed", path=request.url.path, exc_info=error)
         what = f"the controller failed: {type(error).__name__}"
         return failed(request, site, LimosaError(what, remedy="see its log, and report it"), None, 500)
 
-    return {SignedOut: signed_out, LimosaError: told, HTTPException: refused, Exception: broken}
+    return {SignedOut: signed_out, LimosaError: own, HTTPException: refused, Exception: broken}

@@ -4,6 +4,7 @@ from copy import copy
 
 from litestar import Response, Router, get
 from litestar.config.app import AppConfig
+from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.plugins import OpenAPIRenderPlugin
 from litestar.plugins import InitPlugin
@@ -42,8 +43,16 @@ class _Dashboard(InitPlugin):
 
 def _routes(site: Site) -> Router:
     handlers = [assets.static, *signin.handlers(site), *pictures.handlers(site), *pages.handlers(site, show.PAGES)]
-    handlers += actions.handlers(site, actions.ACTIONS)
+    handlers += [*actions.handlers(site, actions.ACTIONS), _nowhere()]
     return Router(path="/", route_handlers=handlers, exception_handlers=answers.handlers(site), include_in_schema=False)
+
+
+def _nowhere() -> HTTPRouteHandler:
+    @get("/{rest:path}", opt={NO_TOKEN: True}, include_in_schema=False, sync_to_thread=False)
+    def nowhere(request: Asked) -> None:
+        raise NotFoundException(f"there is no page {request.url.path}")
+
+    return nowhere
 
 
 def _description(described: OpenAPIRenderPlugin) -> HTTPRouteHandler:

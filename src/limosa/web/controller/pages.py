@@ -15,7 +15,7 @@ from limosa.errors import LimosaError
 from limosa.web.controller.answers import failed, html, onward
 from limosa.web.controller.visit import SEEN, Asked, Site, Visit, frame, visit
 from limosa.web.frame import failure
-from limosa.web.parts import NOTHING, Parts, news, taken_apart
+from limosa.web.parts import Parts, news, taken_apart
 from limosa.web.render import HEADERS, content, whole
 from limosa.wire.fleet import Role
 
@@ -76,7 +76,11 @@ def shown_page(visited: Visit, template: str, shown: Shown, *, where: str = "", 
     """A whole page; `where` is its path, if that is not the one that was asked for."""
     around = frame(visited.site, visited.request, shown.title, visited.visitor, where=where, live=live)
     region = content(template, around, shown.view)
-    return whole(around, region, taken_apart(region).digest if live else "")
+    if not live:
+        return whole(around, region)
+    parts = taken_apart(region)
+    visited.site.recent.keep(parts)
+    return whole(around, region, parts.digest)
 
 
 def _follows(site: Site, spec: Page) -> HTTPRouteHandler:
@@ -96,8 +100,9 @@ async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventM
     A page begins with what it showed at first, and after a lost connection with what it was told last: where that is
     how things are, nothing is sent.
     """
-    known, stamp, since, moving = NOTHING, None, 0, False
+    stamp, since, moving = None, 0, False
     told = visited.request.headers.get("last-event-id", "") or visited.request.query_params.get(SEEN, "")
+    known = visited.site.recent.find(told)
     while True:
         now = await _unbroken(visited.site.looks.stamp())
         if now != stamp or moving or since % COUNT_ON == 0:
@@ -106,6 +111,7 @@ async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventM
                 return
             after, moving = await _unbroken(_region(visited, spec))
             if after.digest != told:
+                visited.site.recent.keep(after)
                 yield ServerSentEventMessage(data=news(known, after), id=after.digest)
             known, told = after, after.digest
         await asyncio.sleep(LOOK_EVERY)

@@ -1,12 +1,15 @@
 """Signing in with a token, signing out, and choosing colours."""
 
+import time
 from typing import Any
 
 import structlog
 from litestar import Response, get, post
 from litestar.handlers import HTTPRouteHandler
 
-from limosa.api.auth import NO_TOKEN
+from limosa.api.auth import NO_TOKEN, refuse
+from limosa.api.errors import status_of
+from limosa.api.strikes import Strikes
 from limosa.errors import Forbidden, LimosaError
 from limosa.web.controller.answers import failed, html, onward
 from limosa.web.controller.visit import Asked, Site, frame, query_of, require_form, require_own_site, visit
@@ -60,11 +63,12 @@ def handlers(site: Site) -> list[HTTPRouteHandler]:
 
 
 async def _begun(site: Site, request: Asked, form: dict[str, str]) -> str:
-    """A session for the token of a form. Raises Forbidden."""
+    """A session for the token of a form. Raises Forbidden, TooManyTokens."""
     require_own_site(request)
     word = await site.controller.sessions.begin(form.get("token", "").strip()[:LONGEST_TOKEN])
     if word is None:
-        raise Forbidden("the controller does not know this token", remedy="limosa controller token NAME makes one")
+        strikes: Strikes = request.app.state.strikes
+        refuse(strikes, request.client.host if request.client else "", time.monotonic())
     return word
 
 
@@ -75,7 +79,7 @@ async def form_of(request: Asked) -> dict[str, str]:
 
 
 def _asking(site: Site, request: Asked, further: str, error: LimosaError | None = None) -> Response[bytes]:
-    status = 403 if error else 200
+    status = status_of(error) if error else 200
     around = frame(site, request, "Sign in", None, where="/sign-in")
     view = SignIn(next=further, failure=failure(error, status) if error else None)
     return html(request, whole(around, content("signin.html", around, view)), status)

@@ -5,7 +5,7 @@ site (`Sec-Fetch-Site`, or else `Origin`), that the form carries the session's o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from limosa.fleet.sessions import LASTS, Session, form_word
 from limosa.fleet.tokens import allows
 from limosa.web.controller.looks import Looks
 from limosa.web.frame import Frame, Theme, Visitor
+from limosa.web.parts import Recent
 from limosa.wire.fleet import Role
 
 Asked = Request[Any, Any, State]
@@ -39,11 +40,13 @@ class Site:
         controller: it is asked.
         looks: the fleet, for all pages.
         secure: whether it is served over TLS; without, on loopback only, cookies cannot say so.
+        recent: what pages and streams have shown lately.
     """
 
     controller: Controller
     looks: Looks
     secure: bool
+    recent: Recent = field(default_factory=Recent)
 
     @property
     def cookie(self) -> str:

@@ -54,6 +54,8 @@ class GuestPage:
     fits: Table[FitRow]
     filter: tuple[Choice, ...]
     past: tuple[Past, ...]
+    proviso: str = ""
+    """What was not looked at of where it can go; empty where everything was."""
 
 
 MOST_REASONS = 8

@@ -116,6 +116,8 @@ class MovePage:
     log: tuple[LogRow, ...]
     log_more: str
     silent: tuple[tuple[str, str], ...]
+    steered: bool = False
+    """Whether it can be aborted or slowed down from its page."""
 
 
 def move_page(record: MoveRecord, log: MoveLog, now: float) -> MovePage:
