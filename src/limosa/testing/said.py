@@ -65,7 +65,7 @@ def _same_plan(tab: Tab, api: Api, asked: Told) -> Told:
     assert rows == moves
     facts = tab.says(".columns")
     assert f"moves {words.count(len(moves), 'guest')} sends {words.size(told['forecast']['bytes'])}" in facts, facts
-    left = tab.ask("return [...document.querySelectorAll('details.left summary a bdi')].map(name => name.innerText)")
+    left = tab.ask("return [...document.querySelectorAll('details.left summary bdi')].map(name => name.innerText)")
     assert left == [guest["name"] for guest in told["left"]]
     return told
 
