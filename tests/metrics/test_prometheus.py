@@ -216,6 +216,7 @@ def write_agent(place: Path, name: str, peer: int, metrics: int) -> None:
     (place / "agent.toml").write_text(
         f'host = "{name}"\nlisten = "127.0.0.1:{peer}"\nmetrics = "0.0.0.0:{metrics}"\nqemu = []\n'
         f'state_dir = "{place}/state"\nrun_dir = "{place}/run"\npki_dir = "{place}/pki"\n'
+        f'[[hooks]]\nfile = "{place}/moves.jsonl"\n'
     )
 
 

@@ -211,7 +211,7 @@ async def test_a_guest_tells_of_its_shape_its_moves_and_where_it_can_go(bench: B
     bench.script.hosts += (peer("c", memory_free=GIB), peer("d", reachable=False, why_not="no route"))
     page = await bench.get("/guests/u1")
     assert "libvirt" in await bench.get("/guests/web1")
-    for told in ("libvirt", "4711", "/run/web1.qmp", "3: given from host to host", "qemu64, 1 flag", "br0"):
+    for told in ("libvirt", "4711", "/run/web1.qmp", "3: rises whenever it changes hosts", "qemu64, 1 flag", "br0"):
         assert told in page
     assert "<b>1</b> of 3 other hosts could take it now" in page
     assert "c lacks avx2" in page

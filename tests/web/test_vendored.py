@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import limosa.web
 from limosa.web.render import assets
 
 WEB = Path(limosa.web.__file__).parent
 VENDOR = WEB / "static" / "vendor"
+FOR_TESTS = Path(__file__).parents[1] / "browser" / "vendor"
 
 LIGHT = """
 import importlib, pkgutil, sys
@@ -22,11 +25,12 @@ print(*sorted(set(sys.argv[1:]) & set(sys.modules)))
 """
 
 
-def test_vendored_files_are_as_they_were_fetched() -> None:
-    lines = [line.split() for line in (VENDOR / "sums.txt").read_text().splitlines() if not line.startswith("#")]
-    assert {name for _, name in lines} == {file.name for file in VENDOR.iterdir()} - {"sums.txt"}
+@pytest.mark.parametrize("directory", [VENDOR, FOR_TESTS], ids=["pages", "tests"])
+def test_vendored_files_are_as_they_were_fetched(directory: Path) -> None:
+    lines = [line.split() for line in (directory / "sums.txt").read_text().splitlines() if not line.startswith("#")]
+    assert {name for _, name in lines} == {file.name for file in directory.iterdir()} - {"sums.txt"}
     for digest, name in lines:
-        assert hashlib.sha256((VENDOR / name).read_bytes()).hexdigest() == digest, name
+        assert hashlib.sha256((directory / name).read_bytes()).hexdigest() == digest, name
 
 
 def test_only_files_of_known_kinds_are_served() -> None:

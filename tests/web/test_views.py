@@ -242,7 +242,7 @@ def test_a_move_in_flight_shows_its_stage_its_copies_and_where_the_guest_runs() 
 def test_a_move_that_is_over_has_its_pause_beside_what_was_predicted() -> None:
     one, at = a_move(), NOW + 60
     shown = move.move_page(record(one, at), log(one, "h1", at), at)
-    pause = next(row for row in shown.compared if row.what.startswith("pause, STOP"))
+    pause = next(row for row in shown.compared if row.what.startswith("pause, from STOP"))
     assert (pause.predicted, pause.measured) == ("90 ms", shown.blackout)
     assert {row.phase for row in shown.stages} == {"past"}
     assert "<svg" in shown.pause_plot
