@@ -134,6 +134,9 @@ def _sign_in(client: httpx.Client, serving: Serving) -> None:
 
 def _say_pages(serving: Serving, client: httpx.Client, pages: Sequence[str], requests: int) -> None:
     server = {page: _asked(client, page, requests) for page in pages}
+    print(
+        "server: " + ", ".join(f"{page} {1000 * statistics.median(told.times):.0f} ms" for page, told in server.items())
+    )
     with screen(serving.url) as window:
         window.sign_in(serving.tokens[Role.OPERATOR])
         loaded = {page: _load(window, page) for page in pages}
@@ -186,7 +189,7 @@ def _asked(client: httpx.Client, page: str, requests: int) -> Server:
 
 def _load(window: Screen, page: str) -> Loaded:
     window.cdp("Network.clearBrowserCache")
-    window.open(page)
+    window.open(page, live=False)
     told: dict[str, Any] = window.driver.execute_script(_TIMES)
     return Loaded(**told)
 

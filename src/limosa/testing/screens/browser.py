@@ -67,10 +67,11 @@ class Screen:
         self.driver.find_element(By.CSS_SELECTOR, ".signin button.main").click()
         WebDriverWait(self.driver, PATIENCE).until(lambda driver: "/sign-in" not in driver.current_url)
 
-    def open(self, path: str) -> None:
-        """Load a page, and wait until it is complete, and live if it says that it will be."""
+    def open(self, path: str, *, live: bool = True) -> None:
+        """Load a page and wait until it is complete and, where it says that it will be, live."""
         self.driver.get(urljoin(self.site, path))
-        WebDriverWait(self.driver, PATIENCE).until(lambda driver: driver.execute_script(_SETTLED))
+        if live:
+            WebDriverWait(self.driver, PATIENCE).until(lambda driver: driver.execute_script(_SETTLED))
 
     def picture(self) -> bytes:
         """The whole page as PNG, as far down as TALLEST, in a window as high as that."""

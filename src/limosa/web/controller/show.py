@@ -73,7 +73,8 @@ async def show_guest(visit: Visit) -> Shown:
     """One guest, by its id or a name that only one has. Raises NotFound."""
     look, wanted = await visit.site.looks.look(), visit.named["guest"]
     found = _guest(look.guests, wanted)
-    answers = fits(look.inventory, found.id) if found.host in look.inventory.by_name else ()
+    known = found.host in look.inventory.by_name
+    answers = await asyncio.to_thread(fits, look.inventory, found.id) if known else ()
     past = await events_about(visit.controller.database, found.id, PAST)
     return Shown(found.name, guest.guest_page(found, answers, past, visit.query, look.at))
 
