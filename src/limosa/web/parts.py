@@ -11,10 +11,15 @@ them on by themselves.
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
+
+from limosa.web.difference import Difference, difference
+
 _PART = re.compile(r"<!--part:([\w.-]+)-->(.*?)<!--end-->", re.DOTALL)
+_RUN = re.compile(r"<!--part:[\w.-]+-->.*?<!--end-->(?:\s*<!--part:[\w.-]+-->.*?<!--end-->)*", re.DOTALL)
 _SAID = re.compile(r"(<time\b[^>]*>)[^<]*(</time>)")
 
 
@@ -26,16 +31,40 @@ class Parts:
         whole: all of it.
         frame: all but its parts.
         parts: by the id of the element that each is.
+        runs: ids of those that stand side by side, for each place in the frame that has such.
         digest: names it, but for its times.
     """
 
     whole: str
     frame: str
     parts: Mapping[str, str]
+    runs: tuple[tuple[str, ...], ...]
     digest: str
 
 
-NOTHING = Parts("", "", {}, "")
+NOTHING = Parts("", "", {}, (), "")
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a page needs to show what is so now: its whole live region, or what differs in its parts."""
+
+    whole: str = ""
+    parts: Difference | None = None
+
+    @property
+    def event(self) -> str | None:
+        """What the message is called, that tells it."""
+        return PARTS if self.parts is not None else None
+
+    @property
+    def data(self) -> str:
+        """What it says: HTML, or JSON."""
+        return self.whole if self.parts is None else msgspec.json.encode(self.parts).decode()
+
+
+PARTS = "parts"
+"""The name of messages that say what differs; `static/limosa.js` knows it."""
 
 
 class Recent:
@@ -65,31 +94,30 @@ class Recent:
 
 def taken_apart(whole: str) -> Parts:
     """Find the parts of a live region."""
-    frame = _PART.sub(lambda found: f"<!--{found[1]}-->", whole)
-    parts = {found[1]: found[2] for found in _PART.finditer(whole)}
+    parts: dict[str, str] = {}
+    runs: list[tuple[str, ...]] = []
+
+    def take(run: re.Match[str]) -> str:
+        found = _PART.findall(run[0])
+        parts.update(found)
+        runs.append(tuple(name for name, _ in found))
+        return "<!--parts-->"
+
+    frame = _timeless(_RUN.sub(take, whole))
     digest = hashlib.sha256(_timeless(whole).encode(errors="replace")).hexdigest()[:16]
-    return Parts(whole, _timeless(frame), parts, digest)
+    return Parts(whole, frame, parts, tuple(runs), digest)
 
 
-def news(before: Parts, after: Parts) -> str:
-    """What a page that shows `before` needs to show `after`; empty where nothing changed.
+def news(before: Parts, after: Parts) -> News:
+    """What a page that shows `before` needs to show `after`.
 
-    Either the whole region again, or, where its frame is the same, each changed part as an `hx-partial`.
+    The whole region again where more than its parts has changed.
     """
-    if before.frame != after.frame:
-        return after.whole
-    return "".join(
-        f'<hx-partial hx-target="#{name}" hx-swap="outerMorph">{part}</hx-partial>'
-        for name, part in _changed(before, after)
-    )
-
-
-def _changed(before: Parts, after: Parts) -> Iterator[tuple[str, str]]:
-    for name, part in after.parts.items():
-        known = before.parts.get(name, "")
-        if known != part and _timeless(known) != _timeless(part):
-            yield name, part
+    found = None
+    if before.frame == after.frame:
+        found = difference(before.parts, before.runs, after.parts, after.runs)
+    return News(after.whole) if found is None else News(parts=found)
 
 
 def _timeless(html: str) -> str:
-    return _SAID.sub(r"\1\2", html)
+    return _SAID.sub(r"\1\2", html) if "<time" in html else html

@@ -112,7 +112,8 @@ async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventM
             after, moving = await _unbroken(_region(visited, spec))
             if after.digest != told:
                 visited.site.recent.keep(after)
-                yield ServerSentEventMessage(data=news(known, after), id=after.digest)
+                told_now = news(known, after)
+                yield ServerSentEventMessage(data=told_now.data, event=told_now.event, id=after.digest)
             known, told = after, after.digest
         await asyncio.sleep(LOOK_EVERY)
         since += 1
