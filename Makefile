@@ -1,5 +1,5 @@
 # Each target does all the set-up it needs, on a fresh Debian 12 or 13, as root or as a user with sudo.
-.PHONY: help setup demo test check faults model soak api kills clean
+.PHONY: help setup demo test check faults model soak api kills screenshots clean
 
 # Lab hosts are network, mount and process namespaces: making them takes root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
@@ -12,6 +12,7 @@ help:
 	@echo 'make soak     four guests around three hosts under random faults, MINUTES=3 SEED=n'
 	@echo 'make api      the REST API against its own description, with many examples: EXAMPLES=100, some ten minutes'
 	@echo 'make kills    controllers killed and replaced in the middle of drains, half an hour; ARGS="--kills 20 --way N"'
+	@echo 'make screenshots  every page of the dashboard and of reports, light and dark, wide and narrow, full and empty'
 	@echo 'make check    format, lint, types, layers and the fast tests'
 	@echo 'make setup    packages, environment, QEMU 10.0 and guest image, and nothing else'
 	@echo 'make clean    remove what set-up made below .cache'
@@ -46,6 +47,9 @@ api: setup
 
 kills: setup
 	$(AS_ROOT) .venv/bin/python -m limosa.lab.kills $(ARGS)
+
+screenshots: setup
+	.venv/bin/python -m limosa.testing.screens --to build/screenshots $(ARGS)
 
 clean:
 	$(AS_ROOT) rm -rf .cache

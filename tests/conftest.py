@@ -1,5 +1,8 @@
 """How the suite is spread over workers (`make test`): by file, since the tests of a file share a lab."""
 
+from collections.abc import Generator
+from typing import Any
+
 import pytest
 
 
@@ -8,3 +11,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that looked at a page and failed keeps how the page looked then."""
+    report = yield
+    given: dict[str, Any] = getattr(item, "funcargs", {})
+    if call.when == "call" and report.failed and "tab" in given:
+        report.sections.append(("page", str(given["tab"].picture())))
+    return report

@@ -167,6 +167,9 @@ async def test_a_repeated_request_is_answered_even_if_it_could_not_be_planned_an
 REFUSED: tuple[tuple[str, str, Any, int], ...] = (
     ("get", "/v1/hosts/z", None, 404),
     ("get", "/v1/nothing", None, 404),
+    ("get", "/v1/hosts/", None, 404),
+    ("get", "/v1/guests//fits", None, 404),
+    ("get", "/v1/moves/%2F", None, 404),
     ("get", "/v1/guests/z/fits", None, 404),
     ("get", "/v1/hosts?limit=0", None, 400),
     ("post", "/v1/plans", {"kind": "drain", "hosts": ["z"]}, 404),

@@ -32,6 +32,8 @@ RIGHTS: dict[str, May] = {
     "GET /readyz": May(None),
     "GET /metrics": SEE,
     "GET /v1/doctor": SEE,
+    "GET /v1/hooks": SEE,
+    "POST /v1/hooks/test": May(Role.ADMIN, 200, {}),
     "GET /v1/hosts": SEE,
     "GET /v1/hosts/{name}": SEE,
     "GET /v1/guests": SEE,

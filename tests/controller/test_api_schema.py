@@ -27,11 +27,6 @@ STREAMS = "/events$"
 SETTINGS = """
 hooks = "{hooks}"
 
-[checks.ignored_auth]
-# It guesses a token for each route, and who guesses twenty times in a minute is answered 429. Every route is asked
-# without a token, and with too low a role, by test_api_rights.py.
-enabled = false
-
 [checks.positive_data_acceptance]
 # 422: a plan that is well formed and makes no sense, such as a drain of no host.
 expected-statuses = ["2xx", 401, 403, 404, 409, 422, 429]

@@ -21,13 +21,16 @@ import uvicorn
 from structlog.testing import capture_logs
 
 from limosa.agent import pki
+from limosa.agent.hooks.config import HookConfig
 from limosa.api import operations as operations_api
 from limosa.api.app import app
 from limosa.cli import limosa
 from limosa.cli.lazy import run
 from limosa.errors import BY_CODE, Blocked, PeerError
+from limosa.fleet.chronicle import changes_before
 from limosa.fleet.config import load
 from limosa.fleet.controller import Controller
+from limosa.fleet.hooks import FleetHooks
 from limosa.fleet.operations import carry_out
 from limosa.fleet.operations.advance import Wish
 from limosa.fleet.operations.living import LivingPort
@@ -214,6 +217,18 @@ async def test_where_no_guest_can_move_nothing_is_begun(fleet: Fleet, capsys: py
 
 
 @on_sqlite
+async def test_a_host_that_is_empty_already_is_drained_though_nobody_can_leave_the_other_one(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("web1", "web2"):
+        assert await fleet.limosa("guest", "set", name, "--pin", "a") == 0
+    assert await fleet.limosa("drain", "c", "a", "--dry-run") == 40
+    assert await fleet.limosa("drain", "c", "a", "--yes") == 40
+    assert "drain of c, a is partly done" in capsys.readouterr().err
+    assert [(await host_named(host, fleet)).state for host in "ac"] == ["draining", "drained"]
+
+
+@on_sqlite
 async def test_a_dry_run_keeps_nothing(fleet: Fleet, capsys: pytest.CaptureFixture[str]) -> None:
     assert await fleet.limosa("drain", "a", "--dry-run") == 0
     assert "web1" in capsys.readouterr().out
@@ -268,6 +283,46 @@ async def test_moves_one_guest_and_lists_the_fleet(fleet: Fleet, capsys: pytest.
     fleet.agents.fails = lambda _item: True
     assert await fleet.limosa("migrate", "web2", "--to", "c", "--map", "x=y") == 2
     assert await fleet.limosa("migrate", "nobody", "--to", "c") == 2
+
+
+@on_sqlite
+async def test_a_guest_is_shown_as_the_controller_knows_it_with_where_it_could_go(
+    fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await fleet.limosa("guest", "set", "web1", "--group", "web", "--pin", "c") == 0
+    capsys.readouterr()
+    assert await fleet.limosa("show", "web1") == 0
+    facts, fits = capsys.readouterr().out.split("\n\n")
+    told = {line[:10].rstrip(): line[11:] for line in facts.splitlines()}
+    known = await fleet.controller.guest("web1")
+    assert told["guest"] == f"web1 ({known.id})"
+    assert told["owner"] == f"a, epoch {known.epoch}"
+    assert (told["vcpus"], told["groups"], told["pinned to"]) == (str(known.vcpus), "web", "c")
+    assert [line.split()[:2] for line in fits.splitlines()] == [["HOST", "FITS"], ["b", "no"], ["c", "yes"]]
+    assert await fleet.limosa("show", "web1", "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["guest"]["name"], [fit["host"] for fit in shown["fits"]]) == ("web1", ["b", "c"])
+    assert await fleet.limosa("show", "nobody") == 2
+
+
+@on_sqlite
+async def test_the_hooks_of_a_controller_are_shown_and_tried(
+    fleet: Fleet, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await fleet.limosa("hooks", "ls") == 0
+    assert "controller.toml" in capsys.readouterr().out
+    hooks = [HookConfig(name="log", file=str(tmp_path / "told")), HookConfig(name="dns", command=("/bin/false",))]
+    monkeypatch.setattr(fleet.controller, "hooks", FleetHooks(hooks, fleet.controller.database))
+    assert await fleet.limosa("hooks", "ls") == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["HOOK", "log", "dns"]
+    assert await fleet.limosa("hooks", "test", "log", "--json") == 0
+    assert json.loads(capsys.readouterr().out)[0]["delivered"] is True
+    assert await fleet.limosa("hooks", "test") == 40
+    assert await fleet.limosa("hooks", "test", "mail") == 2
+    changes = await changes_before(fleet.controller.database, 2**31, 10)
+    assert {(each.what, each.subject) for each in changes} >= {("test a hook", "log"), ("test a hook", "dns")}
+    monkeypatch.setenv("LIMOSA_TOKEN", fleet.tokens[Role.OPERATOR])
+    assert await fleet.limosa("hooks", "test") == 10
 
 
 @on_sqlite

@@ -1,6 +1,13 @@
 """Operations on the real DBOS, on SQLite and PostgreSQL."""
 
 import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+from dbos import DBOS
+from dbos._core import execute_dequeued_workflow
 
 from limosa.errors import Fenced
 from limosa.fleet.db.engine import url_of
@@ -74,3 +81,37 @@ async def test_who_is_fenced_off_does_not_end_the_operation_for_others(database_
     await asyncio.wait_for(entered.wait(), 20)
     await again.close()
     assert count == 2
+
+
+async def test_a_stop_while_an_operation_is_being_taken_from_the_queue_leaves_it_for_the_next_start(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    work, url = Work(), url_of(database_url)
+    taken, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def slowly(instance: DBOS, *row: Any) -> Any:
+        loop.call_soon_threadsafe(taken.set)
+        # Until the loop that it is to be started in is closed, which is what a stop must not do meanwhile.
+        until, workflows = time.monotonic() + 2, instance._background_event_loop._loop
+        assert workflows is not None
+        while not workflows.is_closed() and time.monotonic() < until:
+            time.sleep(0.01)
+        return execute_dequeued_workflow(instance, *row)
+
+    first = Durable(url, "fleet-1", work)
+    logging.getLogger("dbos").addHandler(caplog.handler)
+    await first.launch()
+    with monkeypatch.context() as patched:
+        patched.setattr("dbos._queue.execute_dequeued_workflow", slowly)
+        await first.begin("drain-1")
+        await asyncio.wait_for(taken.wait(), 20)
+        await first.close()
+    logging.getLogger("dbos").removeHandler(caplog.handler)
+    assert [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR] == []
+    assert work.begun == []
+    again = Durable(url, "fleet-1", work)
+    await again.launch()
+    await asyncio.wait_for(work.entered.wait(), 20)
+    assert work.begun == ["drain-1"]
+    work.ends.set()
+    await again.close()

@@ -13,13 +13,14 @@ import sqlalchemy as sa
 from limosa.agent import pki
 from limosa.agent.hooks.config import HookConfig
 from limosa.agent.hooks.courier import Courier
-from limosa.errors import UsageError
+from limosa.errors import NotFound, UsageError
 from limosa.fleet.chronicle import tell
 from limosa.fleet.config import load
 from limosa.fleet.controller import Controller
 from limosa.fleet.db.engine import Database
 from limosa.fleet.db.tables import events
-from limosa.fleet.hooks import GRACE, TELLER, FleetEvents, HookTable, posted_of
+from limosa.fleet.exposition import Exposition
+from limosa.fleet.hooks import GRACE, TELLER, FleetEvents, FleetHooks, HookTable, posted_of
 from limosa.fleet.inventory import HostState
 from limosa.fleet.registry import Registry
 from limosa.testing.fleet import report
@@ -121,12 +122,40 @@ async def test_a_controller_that_leads_tells_its_hooks(tmp_path: Path) -> None:
         f'state_dir = "{tmp_path}/state"\n[[hooks]]\nfile = "{tmp_path}/events"\n'
     )
     async with Controller.running(load(tmp_path)) as controller:
-        await until(lambda: len(controller.hooks()) == 1)
+        await until(lambda: len(controller.hooks.told) == 1)
         await controller.registry.take("a", report("a"), time.time())
         await controller.set_state("a", HostState.LOST, "root", "fire")
-        await until(lambda: controller.hooks()[0].delivered == 1)
+        await until(lambda: controller.hooks.told[0].delivered == 1)
+        seen = (await Exposition(controller).text()).decode().splitlines()
+        assert f'limosa_hook_deliveries_total{{hook="{tmp_path}/events",outcome="delivered"}} 1.0' in seen
+        assert f'limosa_hook_waiting{{hook="{tmp_path}/events"}} 0.0' in seen
     (event,) = heard(tmp_path)
     assert event.data == {"host": "a", "state": "lost", "why": "fire"}
+
+
+async def test_a_controller_that_does_not_lead_shows_what_the_one_that_leads_has_saved(
+    database: Database, courier: Callable[[], Any], tmp_path: Path
+) -> None:
+    first = await courier()
+    await happen(database, "operation", "drain-1", phase="done", over=1, of=1)
+    first.wake()
+    await until(lambda: first.shown()[0].delivered == 1)
+    await first.close()
+    hooks = HookConfig(name="log", file=str(tmp_path / "log" / "events")), HookConfig(name="new", file="/new")
+    follower = FleetHooks(hooks, database)
+    assert [(hook.name, hook.delivered) for hook in await follower.shown()] == [("log", 1), ("new", 0)]
+    assert follower.told == ()
+
+
+async def test_any_controller_tries_a_hook_and_changes_no_record(database: Database, tmp_path: Path) -> None:
+    hooks = FleetHooks([HookConfig(name="log", file=str(tmp_path / "log" / "events"))], database)
+    before = await hooks.shown()
+    (tried,) = await hooks.test("log")
+    assert (tried.name, tried.delivered) == ("log", True)
+    assert heard(tmp_path / "log")[0].type == "hooks.test"
+    assert await hooks.shown() == before
+    with pytest.raises(NotFound, match="there is no hook dns here; there are: log"):
+        await hooks.test("dns")
 
 
 def test_a_controllers_hooks_are_set_in_its_own_file(tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from limosa.agent import pki
-from limosa.agent.config import Config, Endpoint, load
+from limosa.agent.config import Config, Endpoint, is_loopback, load
 from limosa.agent.daemon import Agent
 from limosa.agent.hosts import HostEntry, write_missing
 from limosa.agent.metrics import PROVE_EVERY, DiskProof
-from limosa.agent.metrics_port import MetricsPort, is_loopback
+from limosa.agent.metrics_port import MetricsPort
 from limosa.errors import NotFound, PeerError, StateDiskError, UsageError
 from limosa.migration.store import OpenMove, Store
 from limosa.testing.ports import free_port
@@ -45,6 +45,15 @@ def opened(move: str, side: Side) -> OpenMove:
     return OpenMove(
         id=MoveId(move), side=side, guest="web1", identity="u1", peer=HostName("b"), baggage=b"{}", outcomes={}
     )
+
+
+async def test_an_agents_hooks_are_counted(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text(f'[[hooks]]\nname = "log"\nfile = "{tmp_path}/log"\n')
+    async with agent_of(config_of(tmp_path)) as agent:
+        await agent.courier.open()
+        seen = agent.metrics.registry.get_sample_value
+        assert seen("limosa_hook_waiting", {"hook": "log"}) == 0
+        assert seen("limosa_hook_deliveries_total", {"hook": "log", "outcome": "delivered"}) == 0
 
 
 async def test_an_open_move_is_told_of_by_side_and_age(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from limosa.fleet import picture
 from limosa.fleet.census import Census, GuestText, KeptGuest, KeptHost, Said
-from limosa.fleet.inventory import HostState
+from limosa.fleet.inventory import HostState, Limits
 from limosa.testing.fleet import guest, machine
 from limosa.units import GuestName
 from limosa.wire.fleet import GuestRules, HostSettings
@@ -85,6 +85,24 @@ def test_a_drawn_guest_is_drawn_again_only_when_it_changed() -> None:
     second = {each.name: each for each in drawn.all(census.guests())}
     assert second[GuestName("x")] is first[GuestName("x")]
     assert second[GuestName("y")].epoch == 7
+
+
+def test_a_guest_that_two_hosts_claim_is_shown_with_both_and_planned_nowhere() -> None:
+    census = Census()
+    put(census, "a", text(guest("x", "a", epoch=3)))
+    put(census, "b", text(guest("x", "b", epoch=3)))
+    (shown,) = picture.shown_guests(census, now=1.0)
+    assert shown.owners == ("a", "b")
+    (planned,) = picture.inventory(census, Limits(), 1.0, picture.Drawn()).guests
+    assert planned.blocked == ("a and b each say that they own it",)
+
+
+def test_a_source_that_has_not_told_yet_that_it_gave_a_guest_up_is_no_second_owner() -> None:
+    census = Census()
+    put(census, "a", text(guest("x", "a", epoch=3)))
+    put(census, "b", text(guest("x", "b", epoch=4)))
+    (shown,) = picture.shown_guests(census, now=1.0)
+    assert (shown.host, shown.owners) == ("b", ())
 
 
 @given(st.sets(st.integers(0, 40)), st.integers(1, 7))

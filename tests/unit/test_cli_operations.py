@@ -126,6 +126,7 @@ def test_a_plan_in_which_nobody_can_move_is_blocked_and_an_empty_one_is_not() ->
     assert isinstance(stuck(drain(items=())), Blocked)
     assert stuck(drain(items=(), left=())) is None
     assert stuck(drain()) is None
+    assert stuck(drain(items=(), hosts=("a", "b"))) is None  # b is empty: it is drained, whatever becomes of a
     assert plan_page(drain(items=(), left=(), forecast=Forecast()), NOW) == "drain of a: there is no guest to move"
 
 

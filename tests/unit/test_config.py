@@ -32,6 +32,12 @@ def test_later_sources_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert (str(config.state_dir), dict(config.bridges)) == ("/two", {"br0": "br1"})
 
 
+def test_browsers_have_a_port_only_where_one_is_set(tmp_path: Path) -> None:
+    assert load(tmp_path, overrides={"host": "a"}).web is None
+    assert load(tmp_path, overrides={"host": "a", "web": "127.0.0.1"}).web == Endpoint("127.0.0.1", 8448)
+    assert load(tmp_path, overrides={"host": "a", "web": "[::1]:1"}).web == Endpoint("::1", 1)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "why"),
     [
@@ -45,6 +51,8 @@ def test_later_sources_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         ('host = "a"\nlisten = "10.0.0.1:70000"\n', 2, "listen: '10.0.0.1:70000' is not an address"),
         ('bandwidth = "fast"\n', 1, "bandwidth: 'fast' is not a size"),
         ("silence = 0.1\n", 1, "silence: must be"),
+        ('host = "a"\nweb = "0.0.0.0:8448"\n', 2, "web: '0.0.0.0:8448' is reached from elsewhere"),
+        ('web = "host-a"\n', 1, "web: 'host-a' is reached from elsewhere"),
         ('storage = ["srv"]\n', 1, "storage: 'srv' must start with /"),
         ('[bridges]\nbr0 = "x"\nbr1 = 4\n', 1, "bridges: Expected `str`, got `int`"),
     ],

@@ -58,8 +58,8 @@ def test_each_host_says_why_a_guest_stays() -> None:
     }
     assert {refusal.why for refusal in left.refusals} == {
         "it lacks avx, avx2 of the flags that the guest sees",
-        "has room for 2 vCPUs, and 6 are needed",
-        "has 8.0 GiB of memory free, and 12.0 GiB are needed",
+        "has room for 2 vCPUs; it takes 6",
+        "has 8.0 GiB of memory free; it takes 12.0 GiB",
         "is maintenance",
     }
 

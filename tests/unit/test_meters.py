@@ -2,9 +2,10 @@
 
 from prometheus_client import CollectorRegistry, generate_latest
 
-from limosa.agent.meters import CallMeters, MoveMeters
+from limosa.agent.meters import CallMeters, MoveMeters, of_hooks
 from limosa.errors import MonitorLost, MoveAborted
 from limosa.units import Side
+from limosa.wire.hooks import HookShown
 from limosa.wire.moves import Measured, MoveState, MoveStatus, Prediction, Stage
 
 
@@ -106,3 +107,14 @@ def test_calls_are_counted_and_those_that_fail_by_cause() -> None:
         calls.heard("fleet.start", cause)
     assert registry.get_sample_value("limosa_rpc_calls_total", {"method": "fleet.start"}) == 3
     assert registry.get_sample_value("limosa_rpc_errors_total", {"method": "fleet.start", "cause": "peer"}) == 1
+
+
+def test_hooks_are_counted_by_what_became_of_their_events() -> None:
+    dns = HookShown(name="dns", kind="command", target="/dns", delivered=5, failed=3, given_up=1, waiting=2)
+    told = {(s.name, *s.labels.values()): s.value for metric in of_hooks([dns]) for s in metric.samples}
+    assert told == {
+        ("limosa_hook_deliveries_total", "dns", "delivered"): 5,
+        ("limosa_hook_deliveries_total", "dns", "failed"): 3,
+        ("limosa_hook_deliveries_total", "dns", "given up"): 1,
+        ("limosa_hook_waiting", "dns"): 2,
+    }

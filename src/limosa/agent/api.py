@@ -17,6 +17,7 @@
     GET  /v1/moves/{move}/events       server-sent events, each a MoveStatus; ends after the final one
     POST /v1/moves/{move}/abort        MoveStatus after the roll-back
     POST /v1/moves/{move}/speed        {"bytes_per_second": N} -> MoveStatus; 0 lifts the cap
+    POST /v1/web-link                  WebLink; where a browser is let in, once
 
 An error is a status of 400 or more and the error as `LimosaError.to_wire` gives it.
 """
@@ -36,12 +37,14 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from limosa.agent.browsers import gate
 from limosa.agent.config import Config
 from limosa.agent.cpu import CpuAsk
 from limosa.cpu.facts import HostCpu
 from limosa.errors import (
     AgentUnreachable,
     Blocked,
+    Forbidden,
     LimosaError,
     MonitorBusy,
     MonitorMissing,
@@ -56,7 +59,7 @@ from limosa.guest.profile import Profile
 from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
-from limosa.wire.hooks import HookShown, HookTried
+from limosa.wire.hooks import HookMeant, HookShown, HookTried
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 
 T = TypeVar("T")
@@ -70,6 +73,7 @@ EVENT_SILENCE = 5.0
 _log = structlog.get_logger()
 _STATUS: tuple[tuple[type[LimosaError], int], ...] = (
     (UsageError, 400),
+    (Forbidden, 403),
     (NotFound, 404),
     (Blocked, 409),
     (MonitorBusy, 409),
@@ -92,12 +96,6 @@ class Fenced(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of POST …/resolve: how the caller knows that the other host does not run the guest."""
 
     evidence: str
-
-
-class Meant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Body of POST /v1/hooks/test: a hook's name, or nothing for all of them."""
-
-    hook: str = ""
 
 
 class Engine(Protocol):
@@ -163,7 +161,7 @@ class Api:
         config: settings of the agent.
         engine: what moves guests.
         sight: what tells of hosts and guests.
-        more: routes beside the ones above, such as those of `limosa.agent.history`.
+        more: routes beside the ones above, such as those of `limosa.agent.history` and `limosa.agent.front`.
     """
 
     def __init__(self, config: Config, engine: Engine, sight: Sight, more: Iterable[web.RouteDef] = ()) -> None:
@@ -181,7 +179,7 @@ class Api:
             UsageError: the socket's path is too long, or cannot be made.
         """
         listening = _unix_socket(self._path)
-        app = web.Application(middlewares=[_gate, _told], client_max_size=1024 * 1024)
+        app = web.Application(middlewares=[_gate, _told, gate], client_max_size=1024 * 1024)
         app.add_routes(self._routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
         await self._runner.setup()
@@ -246,7 +244,7 @@ class Api:
         return _json(self._sight.hooks())
 
     async def _test_hooks(self, request: web.Request) -> web.StreamResponse:
-        return _json(await self._sight.test_hooks((await _body(request, Meant)).hook))
+        return _json(await self._sight.test_hooks((await _body(request, HookMeant)).hook))
 
     async def _doctor(self, _request: web.Request) -> web.StreamResponse:
         return _json(await self._sight.examine(fix=False))
@@ -337,8 +335,13 @@ def _json(value: Any, status: int = 200) -> web.Response:
     return web.Response(status=status, body=msgspec.json.encode(value), content_type="application/json")
 
 
+def status_of(error: LimosaError) -> int:
+    """The status of an answer that is an error."""
+    return next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+
+
 def _refusal(error: LimosaError) -> web.Response:
-    return _json(error.to_wire(), next((status for kind, status in _STATUS if isinstance(error, kind)), 500))
+    return _json(error.to_wire(), status_of(error))
 
 
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]

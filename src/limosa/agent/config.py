@@ -5,6 +5,7 @@ the environment (directories only), arguments. An unknown key is an error, becau
 otherwise be a default that nobody asked for.
 """
 
+import ipaddress
 import os
 import re
 import shutil
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 PEER_PORT = 7447
 METRICS_PORT = 9177
+WEB_PORT = 8448
 MIGRATION_PORTS = range(49152, 49216)
 """The range that firewalls of this field already know."""
 
@@ -110,6 +112,8 @@ class Config:
     """Controllers that may command this agent; None for every one that the fleet's CA made."""
     metrics: Endpoint | None = None
     """Where Prometheus finds this agent; None where it is not to be found."""
+    web: Endpoint | None = None
+    """Loopback port for browsers; None for the unix socket only."""
     hooks: tuple[HookConfig, ...] = ()
     """Who is told where guests live; those of all files together."""
 
@@ -152,6 +156,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     silence: float | int | None = None
     controllers: list[str] | None = None
     metrics: str | None = None
+    web: str | None = None
     history: HistoryConfig | None = None
     hooks: list[dict[str, Any]] | None = None
 
@@ -259,6 +264,14 @@ def parse_endpoint(text: str, default_port: int = PEER_PORT) -> Endpoint:
     return Endpoint(match["six"] or match["host"], port)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this host reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def parse_address(text: str) -> str:
     """An IP address or DNS name without a port.
 
@@ -351,6 +364,7 @@ def _settle(directory: Path, given: Mapping[str, Any], hooks: tuple[HookConfig, 
         silence=parsed.get("silence", Seconds(5.0)),
         controllers=tuple(given["controllers"]) if "controllers" in given else None,
         metrics=parsed.get("metrics"),
+        web=parsed.get("web"),
         history=given.get("history", HistoryConfig()),
         hooks=hooks,
     )
@@ -374,6 +388,13 @@ def _ports(text: str) -> range:
     if len(ports) < 2 or not 0 < ports.start < ports.stop <= 65536:
         raise ValueError(f"{text!r}: a move needs two ports or more, of 1 to 65535")
     return ports
+
+
+def _loopback(text: str) -> Endpoint:
+    endpoint = parse_endpoint(text, WEB_PORT)
+    if not is_loopback(endpoint.host):
+        raise ValueError(f"{text!r} is reached from elsewhere: write 127.0.0.1:{WEB_PORT}, and come by ssh -L")
+    return endpoint
 
 
 def _bandwidth(value: str | float) -> BytesPerSecond:
@@ -401,6 +422,7 @@ _PARSERS: dict[str, Any] = {
     "migration_address": lambda text: parse_address(text) if text else "",
     "migration_ports": _ports,
     "metrics": lambda text: parse_endpoint(text, METRICS_PORT) if text else None,
+    "web": lambda text: _loopback(text) if text else None,
     "bandwidth": _bandwidth,
     "silence": _silence,
     "state_dir": _absolute,

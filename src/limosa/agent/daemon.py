@@ -6,8 +6,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from limosa.agent.config import Config
 from limosa.agent.cpu import CpuAsk, cpu_of
 from limosa.agent.dial import Peers
 from limosa.agent.doctor import Doctor
+from limosa.agent.front import Answer, Front
 from limosa.agent.history import History
 from limosa.agent.hooks.courier import Courier
 from limosa.agent.hooks.journal import JournalEvents, ProgressFile
@@ -41,15 +43,22 @@ from limosa.migration.moves import Moves
 from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.history import MoveLog, RecordAsk
 from limosa.wire.hooks import HookShown, HookTried
+from limosa.wire.reports import GuestReport
 
 _log = structlog.get_logger()
 
 
 class Agent:
-    """One running agent. `start` it, `stop` it."""
+    """One running agent. `start` it, `stop` it.
 
-    def __init__(self, config: Config) -> None:
+    Args:
+        config: its settings.
+        pages: makes what answers browsers, when the first one asks; None for an agent without pages.
+    """
+
+    def __init__(self, config: Config, pages: "Pages | None" = None) -> None:
         self.config = config
         self.hosts = Hosts(config.hosts_file)
         self.metrics = Metrics()
@@ -70,12 +79,17 @@ class Agent:
         self.doctor = Doctor(config, self.hosts, self.peers, self.moves, self.courier)
         self._reporter = Reporter(config, self.moves, facts.migration_address)
         self.moves.when_over(self.metrics.moves.count)
-        self.metrics.read(AgentState(config, self.hosts, self.peers, self.moves, self._reporter, lambda: self.server))
+        self.metrics.read(
+            AgentState(
+                config, self.hosts, self.peers, self.moves, self._reporter, lambda: self.server, self.courier.shown
+            )
+        )
         self._metrics_port: MetricsPort | None = None
         self._orders = Orders(self.moves, config.state_dir)
         self._keeper = Keeper(config.run_dir, self.moves)
         self._history = History(self.moves)
-        self._api = Api(config, self.moves, self, self._history.routes())
+        self._front = Front(config.web, partial(pages, self) if pages else None)
+        self._api = Api(config, self.moves, self, (*self._history.routes(), *self._front.routes()))
         self._background: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
@@ -91,6 +105,7 @@ class Agent:
         self.courier.start()
         await self._open_peer_port()
         await self._open_metrics_port()
+        await self._open_front()
         await self._api.open()
         self._beside(this_host.qemu_versions(self.config.qemu))  # asked once now, so that nobody waits for it later
         _log.info(
@@ -104,6 +119,7 @@ class Agent:
     async def stop(self) -> None:
         """Roll back moves that have not committed, and let go of everything. No QEMU is stopped."""
         await self._api.stop_accepting()
+        await self._front.close()
         await self._reporter.close()
         await self._keeper.close()
         await self.moves.close()
@@ -137,6 +153,7 @@ class Agent:
 
     async def _open_peer_port(self) -> None:
         handlers = {**self.moves.handlers(), **self._service.handlers(), **self.doctor.handlers()}
+        handlers |= self._history.for_peers()
         for_controllers = {
             **self._reporter.handlers(),
             **self._orders.handlers(),
@@ -161,6 +178,13 @@ class Agent:
         except LimosaError as error:
             _log.error("Prometheus cannot scrape this agent", why=error.what, remedy=error.remedy)
 
+    async def _open_front(self) -> None:
+        """Open the port for browsers. Guests move without it too."""
+        try:
+            await self._front.open()
+        except LimosaError as error:
+            _log.error("browsers cannot reach this agent on its port", why=error.what, remedy=error.remedy)
+
     def _beside(self, deed: Any) -> None:
         task = asyncio.ensure_future(deed)
         self._background.add(task)
@@ -175,6 +199,14 @@ class Agent:
     async def guests(self) -> tuple[GuestShown, ...]:
         """The guests here."""
         return await look.show_guests(self.config.host, self.moves)
+
+    async def reports(self) -> tuple[GuestReport, ...]:
+        """The guests here, in all that controllers are told of them."""
+        return await self._reporter.guests()
+
+    async def log_at(self, host: HostName, move: str) -> MoveLog:
+        """What another host logged of a move. Raises LimosaError."""
+        return await (await self.peers.link(host)).call("move.log", RecordAsk(move=move), MoveLog)
 
     async def profile(self, guest: str) -> Profile:
         """One guest's profile."""
@@ -201,8 +233,16 @@ class Agent:
         return await cpu_of(self.config, self.peers, host, ask)
 
 
-async def run(config: Config) -> None:
+Pages = Callable[[Agent], Answer]
+"""Makes what answers an agent's browsers."""
+
+
+async def run(config: Config, pages: Pages | None = None) -> None:
     """Run an agent until SIGTERM or SIGINT; SIGHUP makes it use new certificates.
+
+    Args:
+        config: its settings.
+        pages: as `Agent` takes it.
 
     Raises:
         UsageError: an agent runs already in this `run_dir`, or the settings make no sense.
@@ -211,7 +251,7 @@ async def run(config: Config) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     with only_one(config):
-        agent = Agent(config)
+        agent = Agent(config, pages)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, agent.reload)

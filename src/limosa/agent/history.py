@@ -7,7 +7,7 @@ On its unix socket:
     GET /v1/history                HistoryPage; ?guest, host, outcome, operation, since, until, after, limit
     GET /v1/history/weeks          [Week], latest first; ?last=12, week=2026-W48 (the latest of them)
 
-and to controllers: `fleet.move`, `fleet.log`, `fleet.history`.
+to controllers: `fleet.move`, `fleet.log`, `fleet.history`; and to other hosts, for the pages of a move: `move.log`.
 """
 
 import asyncio
@@ -61,6 +61,10 @@ class History:
             "fleet.log": (RecordAsk, self._log),
             "fleet.history": (HistoryAsk, self._history),
         }
+
+    def for_peers(self) -> Handlers:
+        """For `peer.serve`, as what other hosts may call: either end of a move shows what both logged."""
+        return {"move.log": (RecordAsk, self._log)}
 
     async def _get_record(self, request: web.Request) -> web.StreamResponse:
         return _json(self._moves.record(request.match_info["move"]))

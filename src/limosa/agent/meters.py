@@ -7,11 +7,12 @@ thousand guests has as many series as one that moves two.
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from limosa.errors import MoveAborted, MoveFailed
 from limosa.units import Side
+from limosa.wire.hooks import HookShown
 from limosa.wire.moves import Measured, MoveState, MoveStatus, Stage
 
 PAUSES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -59,6 +60,18 @@ class _WithoutBirthdays(Collector):
         for metric in self._inner.collect():
             metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
             yield metric
+
+
+def of_hooks(hooks: Iterable[HookShown]) -> Iterator[Metric]:
+    """How hooks fare; the counts are of their records, and outlive a restart."""
+    told = tuple(hooks)
+    counts = CounterMetricFamily("limosa_hook_deliveries", "Events told to a hook, or not.", labels=("hook", "outcome"))
+    for hook in told:
+        for outcome, count in (("delivered", hook.delivered), ("failed", hook.failed), ("given up", hook.given_up)):
+            counts.add_metric((hook.name, outcome), count)
+    yield counts
+    waiting = [((hook.name,), hook.waiting) for hook in told]
+    yield gauge("limosa_hook_waiting", "Events that are still to be told to a hook.", waiting, ("hook",))
 
 
 class MoveMeters:

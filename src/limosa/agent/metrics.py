@@ -7,7 +7,7 @@ switch-over it takes no time for `/proc` and the state disk: to be watched shall
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from limosa.agent import pki
 from limosa.agent.config import Config
 from limosa.agent.dial import Peers
 from limosa.agent.hosts import Hosts
-from limosa.agent.meters import CallMeters, MoveMeters, alone, exposed, gauge
+from limosa.agent.meters import CallMeters, MoveMeters, alone, exposed, gauge, of_hooks
 from limosa.agent.peer import PeerServer
 from limosa.agent.reports import Reporter
 from limosa.errors import NotFound, StateDiskError, UsageError
@@ -28,6 +28,7 @@ from limosa.guest.profile import FoundGuest
 from limosa.migration.moves import Moves
 from limosa.migration.store import Held, Store, identity_of
 from limosa.units import Side
+from limosa.wire.hooks import HookShown
 from limosa.wire.moves import MoveState, Stage
 
 PROVE_EVERY = 60.0
@@ -73,6 +74,7 @@ class AgentState(Collector):
         moves: Moves,
         reporter: Reporter,
         server: Callable[[], PeerServer | None],
+        hooks: Callable[[], Iterable[HookShown]],
     ) -> None:
         self._config = config
         self._hosts = hosts
@@ -80,6 +82,7 @@ class AgentState(Collector):
         self._moves = moves
         self._reporter = reporter
         self._server = server
+        self._hooks = hooks
         self._disk = DiskProof(moves.store)
         self._guests: tuple[FoundGuest, ...] = ()
 
@@ -95,6 +98,7 @@ class AgentState(Collector):
         yield from self._of_agent()
         yield from self._of_guests()
         yield from self._of_journal()
+        yield from of_hooks(self._hooks())
         yield from certificates(self._config.pki_dir)
 
     def _of_agent(self) -> Iterator[Metric]:

@@ -4,7 +4,6 @@ Who scrapes over TLS shows a certificate of the fleet's CA; it need not be in `h
 nothing but numbers.
 """
 
-import ipaddress
 import ssl
 from collections.abc import Awaitable, Callable
 
@@ -12,7 +11,7 @@ from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from limosa.agent import trust
-from limosa.agent.config import Config, Endpoint
+from limosa.agent.config import Config, Endpoint, is_loopback
 from limosa.errors import UsageError
 
 PATH = "/metrics"
@@ -60,11 +59,3 @@ class MetricsPort:
         context = trust.server_context(self._config.pki_dir)
         context.verify_mode = ssl.CERT_REQUIRED  # also where hosts join: nobody joins here
         return context
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this host reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

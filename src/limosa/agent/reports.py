@@ -118,18 +118,18 @@ class Reporter:
 
     async def _note(self) -> None:
         machine = await machine_report(self._config, self._address)
-        guests = await self._guests()
+        guests = {report.key: report for report in await self.guests()}
         kept, self._kept = self._kept, self._moves.archive.mark()
         if self._ledger.note(machine, guests) or kept != self._kept:
             async with self._news:
                 self._news.notify_all()
 
-    async def _guests(self) -> dict[str, GuestReport]:
+    async def guests(self) -> tuple[GuestReport, ...]:
+        """Every guest here, looked at now."""
         found = {guest.pid: guest for guest in find_guests()}
         shown = await look.show_guests(self._config.host, self._moves)
         self._forget({(guest.pid, guest.start_time) for guest in found.values()})
-        reports = [await self._guest(each, found.get(each.pid)) for each in shown]
-        return {report.key: report for report in reports}
+        return tuple([await self._guest(each, found.get(each.pid)) for each in shown])
 
     async def _guest(self, shown: GuestShown, found: FoundGuest | None) -> GuestReport:
         insight = await self._insight(shown, found)

@@ -13,7 +13,7 @@ from litestar.middleware import DefineMiddleware
 from litestar.plugins import PluginProtocol
 from litestar.types import ControllerRouterHandler, Message, Scope
 
-from limosa.api import diagnosis, fleet, history, house, metrics, operations
+from limosa.api import diagnosis, fleet, history, hooks, house, metrics, operations
 from limosa.api.auth import NO_TOKEN, Authentication
 from limosa.api.description import description
 from limosa.api.errors import failed, refused, told
@@ -43,6 +43,7 @@ def app(controller: Controller, extensions: Sequence[Extension] = ()) -> Litesta
     api = (
         house.health,
         house.routes,
+        hooks.routes,
         fleet.routes,
         operations.routes,
         history.routes,

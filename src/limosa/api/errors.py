@@ -38,7 +38,7 @@ _MEANS = {
     400: "It is not understood: no JSON, an unknown key or parameter, a value out of bounds",
     401: "There is no token, or nobody knows it",
     403: "The token's role does not allow it",
-    404: "There is no such host, guest, operation, move or token",
+    404: "There is no such host, guest, operation, move, hook or token",
     409: "A check forbids it now; nothing was changed",
     413: "The body is larger than a mebibyte",
     415: "The body is not said to be JSON",

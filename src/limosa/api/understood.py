@@ -5,17 +5,18 @@ for ever. A body that does not say that it is JSON can be sent by any web page i
 """
 
 from typing import Annotated, Any
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from litestar import Request
-from litestar.exceptions import ClientException
+from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import BodyKwarg, PathParameter, QueryParameter
 
 from limosa.wire.fleet import NAME
 
 JSON = "application/json"
-LARGEST_NUMBER = 2**31 - 1
-"""What the columns of numbered rows hold in PostgreSQL."""
+LARGEST_NUMBER = 2**53 - 1
+"""Up to which every reader of JSON takes numbers exactly; rows are numbered in 64 bits."""
 
 Named = Annotated[str, PathParameter(min_length=1, max_length=253, pattern=NAME)]
 """A name, or an id, in a path."""
@@ -31,9 +32,13 @@ async def understood(request: Request[Any, Any, Any]) -> None:
     """Refuse what would be passed over; Litestar runs it after the guards, so that nobody is told before he may ask.
 
     Raises:
+        NotFoundException: a part of the path is empty. Litestar would pass it over, and answer for another path.
         ClientException: an unknown query parameter, one that is given twice, or a body that does not fit its type.
         OtherBody: a body that is not said to be JSON.
     """
+    path = unquote_to_bytes(request.scope["raw_path"])
+    if b"//" in path or path.endswith(b"/"):
+        raise NotFoundException("a name in the path is empty")
     takes = request.route_handler.parsed_fn_signature.parameters
     known = {name for name, field in takes.items() if isinstance(field.kwarg_definition, QueryParameter)}
     for name in request.query_params:

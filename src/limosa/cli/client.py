@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from limosa.cli.rest import ANSWER_SECONDS, Rest
 from limosa.units import MoveId
 from limosa.wire.doctor import Diagnosis
-from limosa.wire.guests import GuestShown, Hello, HostShown
+from limosa.wire.guests import GuestShown, Hello, HostShown, WebLink
 from limosa.wire.history import HistoryPage, MoveLog, MoveRecord, PastMove, Week
 from limosa.wire.moves import MoveRequest, MoveStatus, PlanShown
 
@@ -47,6 +47,10 @@ class AgentClient:
     def hello(self) -> Hello:
         """What the agent says of itself."""
         return self._rest.get("/v1/hello", Hello)
+
+    def web_link(self) -> WebLink:
+        """A way in for a browser, good once."""
+        return self._rest.post("/v1/web-link", None, WebLink)
 
     def guests(self) -> tuple[GuestShown, ...]:
         """The guests on the agent's host."""

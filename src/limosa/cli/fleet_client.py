@@ -26,6 +26,7 @@ from limosa.wire.fleet import (
     StateAsked,
 )
 from limosa.wire.history import MoveLog, MoveRecord, PastMove, Week
+from limosa.wire.hooks import HookShown, HookTried
 
 T = TypeVar("T")
 
@@ -97,6 +98,14 @@ class FleetClient:
     def doctor(self) -> FleetDiagnosis:
         """What is wrong in the fleet."""
         return self._rest.get("/v1/doctor", FleetDiagnosis)
+
+    def hooks(self) -> tuple[HookShown, ...]:
+        """The controllers' hooks."""
+        return self._rest.get("/v1/hooks", tuple[HookShown, ...])
+
+    def test_hooks(self, hook: str, seconds: float) -> tuple[HookTried, ...]:
+        """Send a test event to one hook, or to all; an answer may take so many seconds."""
+        return self._rest.post("/v1/hooks/test", {"hook": hook}, tuple[HookTried, ...], seconds=seconds)
 
     # -- moves ------------------------------------------------------------------------------------------------
 

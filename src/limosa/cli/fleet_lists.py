@@ -1,4 +1,4 @@
-"""`limosa ls` and `limosa hosts` over a fleet: what its controller knows."""
+"""`limosa ls`, `limosa show` and `limosa hosts` over a fleet: what its controller knows."""
 
 from __future__ import annotations
 
@@ -28,6 +28,34 @@ def hosts(fleet: FleetClient, fits: str | None, as_json: bool) -> None:
         return
     known = fleet.hosts()
     answer(known, lambda: host_table(known), as_json=as_json)
+
+
+def show(fleet: FleetClient, guest: str, as_json: bool) -> None:
+    """Show what the controller knows of a guest, and where it could go."""
+    known = fleet.guest(guest)
+    answers = fleet.fits(known.id)
+    answer({"guest": known, "fits": answers}, lambda: guest_page(known, answers), as_json=as_json)
+
+
+def guest_page(guest: FleetGuest, answers: Iterable[Fit]) -> str:
+    """What `limosa show` prints."""
+    rules = guest.rules
+    said = {
+        "guest": f"{guest.name} ({guest.id})",
+        "owner": f"{guest.host}, epoch {guest.epoch}",
+        "state": guest.state + _silence(guest.silent_for),
+        "vcpus": "-" if guest.vcpus is None else str(guest.vcpus),
+        "memory": _size(guest.memory),
+        "disk": format_size(guest.disk) if guest.disk else "-",
+        "load": "-" if guest.load is None else f"{guest.load:.1f} processors",
+        "movable": "; ".join(guest.blocked) or "yes",
+        "home": guest.home or "where it is",
+        "groups": ", ".join(rules.groups) or "-",
+        "pinned to": ", ".join((*rules.pin_hosts, *(f"hosts labelled {label}" for label in rules.pin_labels))) or "-",
+        "priority": str(rules.priority),
+    }
+    facts = "\n".join(f"{word:<10} {value}" for word, value in said.items())
+    return f"{facts}\n\n{fit_table(answers)}"
 
 
 def guest_table(guests: Iterable[FleetGuest]) -> str:

@@ -28,23 +28,34 @@ FILL, UNEVEN, OVERCOMMIT = 0.75, 0.4, 2.0
     "--trouble", type=click.FloatRange(0, 1), default=0.03, show_default=True, help="Share of moves that fail."
 )
 @click.option(
-    "--drift", type=click.IntRange(0), default=8, show_default=True, help="Guests whose load changes, a second."
+    "--drift", type=click.IntRange(0), default=8, show_default=True, help="Hosts whose load changes, each second."
 )
+@click.option("--days", type=click.IntRange(0, 90), default=42, show_default=True, help="Of moves before it begins.")
 @json_option
 def serve(
-    file: Path | None, hosts: int, seed: int, listen: str, hurry: float, trouble: float, drift: int, as_json: bool
+    file: Path | None,
+    hosts: int,
+    seed: int,
+    listen: str,
+    hurry: float,
+    trouble: float,
+    drift: int,
+    days: int,
+    as_json: bool,
 ) -> None:
     """Run a controller with its API and its dashboard on a fleet in memory, to try both without a host.
 
-    Its agents are simulated: loads drift, and guests that are moved take their time and arrive. FILE holds a fleet as
-    for `limosa fleet simulate`. There is no TLS, so it listens on loopback only.
+    Its agents are simulated: loads drift, guests that are moved take their time and arrive, and some weeks of moves
+    are behind them. FILE holds a fleet as for `limosa fleet simulate`. There is no TLS, so it listens on loopback only.
     """
     import asyncio
+    import time
 
     from limosa.agent.config import parse_endpoint
     from limosa.agent.daemon import configure_logging
     from limosa.errors import UsageError
     from limosa.fleet.simulated.agents import SimulatedAgents
+    from limosa.fleet.simulated.past import past_moves
     from limosa.web.controller.simulated import serve as run
 
     try:
@@ -53,7 +64,8 @@ def serve(
         raise UsageError(f"--listen: {error}", remedy="write 127.0.0.1:8480") from error
     configure_logging(json=None, debug=False)
     fleet = _fleet(file, hosts, seed)
-    agents = SimulatedAgents(fleet, hurry=hurry, trouble=trouble, drift=drift, seed=seed)
+    past = past_moves(fleet, time.time(), days=days, trouble=trouble, seed=seed)
+    agents = SimulatedAgents(fleet, hurry=hurry, trouble=trouble, past=past, drift=drift, seed=seed)
     asyncio.run(run(fleet, agents, endpoint, lambda told: _say(told, as_json=as_json)))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limosa.cli.options import client_command, either_command, example
+from limosa.cli.options import either_command, example
 from limosa.cli.output import answer, say
 from limosa.cli.table import table
 from limosa.units import format_size
@@ -52,11 +52,11 @@ def guest_table(guests: Iterable[GuestShown]) -> str:
 
 @click.command(epilog=example("limosa show web1", "limosa show web1 --json | jq .devices"))
 @click.argument("guest")
-@client_command
+@either_command("limosa.cli.fleet_lists:show")
 def show(agent: AgentClient, guest: str, as_json: bool) -> None:
     """Show a guest's profile: all that a move carries, and what could not be told.
 
-    GUEST is a name, a uuid or a pid, as `limosa ls` shows them.
+    GUEST is a name, a uuid or a pid, as `limosa ls` shows them. With -H https://… what the controller knows of it.
     """
     told = agent.profile(guest)
     if as_json:

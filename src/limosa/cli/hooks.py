@@ -7,55 +7,73 @@ from typing import TYPE_CHECKING
 
 import click
 
-from limosa.cli.options import client_command, example
+from limosa.cli.options import either_command, example
+from limosa.cli.output import answer
 from limosa.cli.table import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from limosa.cli.client import AgentClient
+    from limosa.cli.fleet_client import FleetClient
     from limosa.wire.hooks import HookShown, HookTried
 
 FAILED = 40
 LONGEST = 330.0
 """Seconds for the answer to a test: a hook may take 300."""
+NONE = "no hooks: `[[hooks]]` in agent.toml, or controller.toml, makes one"
 
 
-@click.group(epilog=example("limosa hooks ls", "limosa hooks test", "limosa hooks test dns"))
+@click.group(epilog=example("limosa hooks ls", "limosa hooks test dns", "limosa -H https://fleet-1:8447 hooks ls"))
 def hooks() -> None:
-    """See and try what is told where guests live: URLs, programs and files of `[[hooks]]` in agent.toml."""
+    """See and try what is told where guests live: URLs, programs and files of `[[hooks]]` in agent.toml.
+
+    With -H https://… those that a controller tells of operations, hosts and owners: `[[hooks]]` in controller.toml.
+    """
 
 
 @hooks.command(epilog=example("limosa hooks ls", "limosa hooks ls --json | jq '.[] | select(.waiting > 0)'"))
-@client_command
+@either_command("limosa.cli.hooks:fleet_ls")
 def ls(agent: AgentClient, as_json: bool) -> None:
-    """List the hooks of a host: what waits for each, when it was told last, and what failed last."""
-    import msgspec
-
+    """List hooks: what waits for each, when it was told last, and what failed last."""
     from limosa.cli.rest import decoded
     from limosa.wire.hooks import HookShown
 
     told = agent.ask("GET", "/v1/hooks")
-    shown = decoded(told, tuple[HookShown, ...])
-    click.echo(msgspec.json.encode(shown) if as_json else hook_table(shown, time.time()))
+    _tell(decoded(told, tuple[HookShown, ...]), as_json=as_json)
+
+
+def fleet_ls(fleet: FleetClient, as_json: bool) -> None:
+    """`limosa hooks ls` at a controller."""
+    _tell(fleet.hooks(), as_json=as_json)
+
+
+def _tell(shown: tuple[HookShown, ...], *, as_json: bool) -> None:
+    answer(shown, lambda: hook_table(shown, time.time()), as_json=as_json)
 
 
 @hooks.command(epilog=example("limosa hooks test", "limosa hooks test https://ipam.example/limosa"))
 @click.argument("hook", default="")
-@client_command
+@either_command("limosa.cli.hooks:fleet_test")
 def test(agent: AgentClient, hook: str, as_json: bool) -> int:
     """Send a test event to HOOK, or to every hook, and say what each answered.
 
     Exit status 0 says that all took it, 40 that one did not.
     """
-    import msgspec
-
     from limosa.cli.rest import decoded
     from limosa.wire.hooks import HookTried
 
-    answer = agent.ask("POST", "/v1/hooks/test", {"hook": hook}, seconds=LONGEST)
-    tried = decoded(answer, tuple[HookTried, ...])
-    click.echo(msgspec.json.encode(tried) if as_json else tried_table(tried))
+    told = agent.ask("POST", "/v1/hooks/test", {"hook": hook}, seconds=LONGEST)
+    return _told_of(decoded(told, tuple[HookTried, ...]), as_json=as_json)
+
+
+def fleet_test(fleet: FleetClient, hook: str, as_json: bool) -> int:
+    """`limosa hooks test` at a controller."""
+    return _told_of(fleet.test_hooks(hook, LONGEST), as_json=as_json)
+
+
+def _told_of(tried: tuple[HookTried, ...], *, as_json: bool) -> int:
+    answer(tried, lambda: tried_table(tried), as_json=as_json)
     return 0 if all(each.delivered for each in tried) else FAILED
 
 
@@ -75,7 +93,7 @@ def hook_table(shown: Iterable[HookShown], now: float) -> str:
         for hook in shown
     ]
     if not rows:
-        return "no hooks: `[[hooks]]` in agent.toml makes one"
+        return NONE
     heads = ("HOOK", "KIND", "EVENTS", "WAITING", "DELIVERED", "GIVEN UP", "LAST DELIVERY", "LAST ERROR")
     return table(heads, rows, right=("WAITING", "DELIVERED", "GIVEN UP"))
 
@@ -86,7 +104,7 @@ def tried_table(tried: Iterable[HookTried]) -> str:
         (each.name, "yes" if each.delivered else "no", f"{each.seconds * 1000:.0f} ms", each.answer) for each in tried
     ]
     if not rows:
-        return "no hooks: `[[hooks]]` in agent.toml makes one"
+        return NONE
     return table(("HOOK", "DELIVERED", "TOOK", "ANSWER"), rows, right=("TOOK",))
 
 

@@ -226,13 +226,18 @@ def _end(item: Item) -> str:
 
 
 def stuck(planned: Operation) -> Blocked | None:
-    """The error of a plan in which guests should move and none can."""
-    if planned.items or not planned.left:
+    """The error of a plan that would do nothing: guests should move and none can, and no host is empty already."""
+    if planned.items or not planned.left or _empty_already(planned):
         return None
     return Blocked(
         f"{title(planned)}: no guest can move",
         remedy="mend one of the reasons; `limosa host set HOST --state maintenance` closes a host as it is",
     )
+
+
+def _empty_already(planned: Operation) -> bool:
+    """Whether a host that is to be drained has no guest."""
+    return planned.kind is OperationKind.DRAIN and not set(planned.hosts) <= {left.host for left in planned.left}
 
 
 def failure_of(operation: Operation) -> LimosaError | None:

@@ -123,11 +123,11 @@ def _blocking(guest: GuestCpu, host: HostCpu) -> Iterator[str]:
 def _of_room(inventory: Inventory, guest: Guest, host: Host) -> Said:
     free = inventory.free(host.name)
     if guest.vcpus > free.vcpus:
-        yield Constraint.VCPUS, f"has room for {max(0, free.vcpus)} vCPUs, and {guest.vcpus} are needed"
+        yield Constraint.VCPUS, f"has room for {max(0, free.vcpus)} vCPUs; it takes {guest.vcpus}"
     if guest.memory > free.memory:
-        yield Constraint.MEMORY, f"has {_size(free.memory)} of memory free, and {_size(guest.memory)} are needed"
+        yield Constraint.MEMORY, f"has {_size(free.memory)} of memory free; it takes {_size(guest.memory)}"
     if guest.disk and guest.disk > free.disk:
-        yield Constraint.DISK, f"has {_size(free.disk)} of disk free, and {_size(guest.disk)} are needed"
+        yield Constraint.DISK, f"has {_size(free.disk)} of disk free; it takes {_size(guest.disk)}"
 
 
 def _size(size: int) -> str:

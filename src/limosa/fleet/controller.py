@@ -12,7 +12,6 @@ import sqlalchemy as sa
 import structlog
 
 from limosa.agent.dial import Peers
-from limosa.agent.hooks.courier import Courier
 from limosa.agent.hosts import Hosts
 from limosa.errors import LimosaError, NotFound
 from limosa.fleet import picture
@@ -24,7 +23,7 @@ from limosa.fleet.db.engine import Database
 from limosa.fleet.doctor import FleetDoctor
 from limosa.fleet.follow import Follower
 from limosa.fleet.history import History
-from limosa.fleet.hooks import TELLER, FleetEvents, HookTable
+from limosa.fleet.hooks import FleetHooks
 from limosa.fleet.inventory import HostState, Inventory
 from limosa.fleet.lease import LEADER, SECONDS, Leases, count_living, of_controller
 from limosa.fleet.meters import Meters
@@ -48,7 +47,7 @@ from limosa.wire.fleet import (
     OperationAsked,
     TwoOwners,
 )
-from limosa.wire.hooks import HookShown
+from limosa.wire.hooks import HookTried
 
 _log = structlog.get_logger()
 
@@ -81,7 +80,7 @@ class Controller:
         self.history = History(database, self.store, self.registry, self._peers, config.history_seconds)
         self._follower = Follower(simulated or hosts, self._peers, self.registry, self.history)
         self._following: asyncio.Task[None] | None = None
-        self._courier: Courier | None = None
+        self.hooks = FleetHooks(config.hooks, database)
         self._suspected: frozenset[str] = frozenset()
         self._told: frozenset[str] = frozenset()
 
@@ -112,7 +111,7 @@ class Controller:
         await self._durable.close()
         await self._doctor.close()
         await self._follow(leads=False)
-        await self._deliver(leads=False)
+        await self.hooks.deliver(leads=False)
         await self._peers.close()
         for lease in (LEADER, of_controller(self.config.host)):
             await self._leases.let_go(lease)
@@ -124,7 +123,7 @@ class Controller:
             try:
                 await self._leases.take(of_controller(self.config.host))
                 await self._follow(leads=await self._leases.take(LEADER))
-                await self._deliver(leads=self.leads)
+                await self.hooks.deliver(leads=self.leads)
                 if self.leads:
                     await self._reap()
                     await self._audit()
@@ -142,19 +141,6 @@ class Controller:
             await asyncio.gather(self._following, return_exceptions=True)
             self._following = None
         self.leads = leads
-
-    async def _deliver(self, *, leads: bool) -> None:
-        """Tell hooks what happened, or leave that to the controller that leads."""
-        if not leads and self._courier is not None:
-            courier, self._courier = self._courier, None
-            await courier.close()
-        elif leads and self._courier is None:
-            courier = Courier(self.config.hooks, TELLER, FleetEvents(self.database), HookTable(self.database))
-            await courier.open()
-            courier.start()
-            self._courier = courier
-        elif self._courier is not None:
-            self._courier.wake()
 
     async def _reap(self) -> None:
         """Carry on what dead controllers had in hand, and what was approved and never begun."""
@@ -234,9 +220,12 @@ class Controller:
         """For each host whether a guest could go there. Raises NotFound."""
         return fits(await self.inventory(), guest)
 
-    def hooks(self) -> tuple[HookShown, ...]:
-        """How each hook fares, where this controller leads; nothing elsewhere."""
-        return () if self._courier is None else self._courier.shown()
+    async def test_hooks(self, hook: str, who: str) -> tuple[HookTried, ...]:
+        """Send a test event to one hook, or to all where none is named. Raises NotFound."""
+        tried = await self.hooks.test(hook)
+        for each in tried:
+            await self._note(who, "test a hook", each.name, each.answer)
+        return tried
 
     async def set_state(self, host: str, state: HostState, who: str, why: str) -> None:
         """What a host is used for from now on. Raises NotFound."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from limosa.agent.meters import alone, exposed, gauge
+from limosa.agent.meters import alone, exposed, gauge, of_hooks
 from limosa.agent.metrics import CONFLICTS, certificates
 from limosa.fleet.controller import Controller
 from limosa.fleet.inventory import HostState, Inventory
@@ -100,6 +100,7 @@ class _Together(Collector):
         yield from _of_hosts(seen.fleet.hosts)
         yield from _of_guests(seen, controller.config.named_guests)
         yield from of_operations(seen.operations, seen.now)
+        yield from of_hooks(controller.hooks.told)
         yield from certificates(controller.config.pki_dir)
 
 

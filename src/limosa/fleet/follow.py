@@ -108,11 +108,15 @@ class Follower:
     async def _follow(self, host: HostName) -> None:
         known: Known | None = None
         kept: Mark | None = None
+        logged = ""
         while True:
             try:
                 known, kept = await self._ask(host, known, kept)
+                logged = ""
             except LimosaError as error:
-                _log.info("a host is silent", host=host, why=error.what)
+                if error.what != logged:  # once, not each time that it is asked again
+                    _log.info("a host is silent", host=host, why=error.what)
+                    logged = error.what
                 self.heard.pop(host, None)
                 self._troubles[host] = error.what
                 await asyncio.sleep(AGAIN)

@@ -13,13 +13,15 @@ import msgspec
 import sqlalchemy as sa
 import structlog
 
-from limosa.agent.hooks.progress import Progress
+from limosa.agent.hooks.config import HookConfig
+from limosa.agent.hooks.courier import Courier
+from limosa.agent.hooks.progress import Progress, shown
 from limosa.fleet.db.engine import Database
 from limosa.fleet.db.tables import events, hook_progress
 from limosa.fleet.registry import upsert
 from limosa.migration.outbox import Posted
 from limosa.wire.fleet import Phase
-from limosa.wire.hooks import HookEvent, stamp
+from limosa.wire.hooks import HookEvent, HookShown, HookTried, stamp
 
 OPERATION_ENDED, TWO_OWNERS, HOST_STATE = KINDS = ("operation.ended", "guest.two-owners", "host.state")
 """What a controller tells of. Where guests live is told by the agents, with or without a controller."""
@@ -86,6 +88,53 @@ class HookTable:
                 await connection.execute(upsert(connection, hook_progress, rows, update=("progress",)))
         except sa.exc.SQLAlchemyError as error:
             _log.warning("what hooks were told of cannot be kept", why=str(error))
+
+
+class FleetHooks:
+    """The hooks of one controller: told while it leads, shown and tried by every one.
+
+    Args:
+        hooks: who wants to be told.
+        database: where events are, and how far each hook is.
+    """
+
+    def __init__(self, hooks: Sequence[HookConfig], database: Database) -> None:
+        self._hooks = hooks
+        self._table = HookTable(database)
+        self._events = FleetEvents(database)
+        self._courier: Courier | None = None
+
+    async def deliver(self, *, leads: bool) -> None:
+        """Tell what happened since, or leave that to the controller that leads."""
+        if not leads and self._courier is not None:
+            courier, self._courier = self._courier, None
+            await courier.close()
+        elif leads and self._courier is None:
+            courier = self._made()
+            await courier.open()
+            courier.start()
+            self._courier = courier
+        elif self._courier is not None:
+            self._courier.wake()
+
+    @property
+    def told(self) -> tuple[HookShown, ...]:
+        """How each hook fares that this controller tells: none where another one leads."""
+        return () if self._courier is None else self._courier.shown()
+
+    async def shown(self) -> tuple[HookShown, ...]:
+        """How each hook fares; where another controller leads, as that one saved it last."""
+        if self._courier is not None:
+            return self._courier.shown()
+        saved = await self._table.load()
+        return tuple(shown(hook, saved.get(hook.called, Progress(seen=0))) for hook in self._hooks)
+
+    async def test(self, name: str) -> tuple[HookTried, ...]:
+        """Send an event to try it from here, to one hook or to all where the name is empty. Raises NotFound."""
+        return await (self._courier or self._made()).test(name)
+
+    def _made(self) -> Courier:
+        return Courier(self._hooks, TELLER, self._events, self._table)
 
 
 def posted_of(row: Mapping[Any, Any]) -> Posted | None:

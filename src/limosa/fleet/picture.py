@@ -1,6 +1,7 @@
 """From what the database keeps to what planners read and people are shown. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
@@ -39,15 +40,18 @@ class Drawn:
 
 
 def inventory(census: Census, limits: Limits, now: float, drawn: Drawn) -> Inventory:
-    """What planners read. A silent host takes nobody, and its guests stay; a guest on its way is there once."""
+    """What planners read.
+
+    A silent host takes nobody, and its guests stay, as does a guest that two hosts claim; one on its way is there once.
+    """
     known = {host.name: host for host in census.hosts() if host.machine is not None}
-    resident, arriving = _residents(census.guests())
+    where = _residents(census.guests())
     silence = {name: silent for name, host in known.items() if (silent := silent_for(host.seen, now))}
     return Inventory(
         hosts=tuple(_host(host, now) for host in known.values()),
         guests=tuple(
-            _as_of_now(guest, arriving.get(guest.uuid), silence.get(guest.host))
-            for guest in drawn.all(guest for guest in resident if guest.host in known)
+            _as_of_now(guest, where, silence.get(guest.host))
+            for guest in drawn.all(guest for guest in where.resident if guest.host in known)
         ),
         limits=limits,
     )
@@ -55,32 +59,51 @@ def inventory(census: Census, limits: Limits, now: float, drawn: Drawn) -> Inven
 
 def host_of(census: Census, key: str) -> str:
     """Where a guest was last seen; empty where it is not known."""
-    resident, _ = _residents(census.reports_of(key))
+    resident = _residents(census.reports_of(key)).resident
     return resident[0].host if resident else ""
 
 
-def _as_of_now(guest: Guest, arriving: str | None, silence: float | None) -> Guest:
+def _as_of_now(guest: Guest, where: "_Where", silence: float | None) -> Guest:
     """A guest with what does not follow from its own report."""
     if silence is not None:
         why = f"the agent of {guest.host} has been silent for {silence:.0f} s"
         guest = msgspec.structs.replace(guest, blocked=(why, *guest.blocked))
+    if guest.uuid in where.claimants:
+        why = f"{' and '.join(where.claimants[guest.uuid])} each say that they own it"
+        guest = msgspec.structs.replace(guest, blocked=(why, *guest.blocked))
+    arriving = where.arriving.get(guest.uuid)
     if arriving and arriving != guest.host:
         guest = msgspec.structs.replace(guest, arriving=HostName(arriving))
     return guest
 
 
-def _residents(guests: Iterable[KeptGuest]) -> tuple[list[KeptGuest], dict[str, str]]:
-    """Guests where they are, and the hosts at which twins of theirs wait."""
+class _Where(NamedTuple):
+    """Guests where they are, the hosts at which twins of theirs wait, and the owners of those that have several."""
+
+    resident: list[KeptGuest]
+    arriving: Mapping[str, str]
+    claimants: Mapping[str, tuple[str, ...]]
+
+
+def _residents(guests: Iterable[KeptGuest]) -> _Where:
     best: dict[str, KeptGuest] = {}
     arriving: dict[str, str] = {}
+    claimants: dict[str, tuple[str, ...]] = {}
     for guest in guests:
         # Without a UUID, a guest of the same name on another host is another guest.
         key = guest.report.key if guest.report.shown.uuid else f"{guest.report.key} on {guest.host}"
         if guest.report.shown.state in ON_THE_WAY:
             arriving[guest.report.key] = guest.host
-        elif claims(guest.report) and (key not in best or best[key].report.epoch <= guest.report.epoch):
-            best[key] = guest
-    return list(best.values()), arriving
+        elif claims(guest.report):
+            other = best.get(key)
+            if other is None or other.report.epoch < guest.report.epoch:
+                # A source that gave the guest up may tell so later than the destination tells that it took it.
+                best[key] = guest
+                claimants.pop(key, None)
+            elif other.report.epoch == guest.report.epoch:
+                best[key] = guest
+                claimants[key] = tuple(sorted({*claimants.get(key, ()), other.host, guest.host}))
+    return _Where(list(best.values()), arriving, claimants)
 
 
 def _host(kept: KeptHost, now: float) -> Host:
@@ -167,8 +190,7 @@ def shown_host(kept: KeptHost, guests: int, now: float) -> FleetHost:
 
 def shown_guests(census: Census, now: float) -> tuple[FleetGuest, ...]:
     """Guests for people, each where it is; twins that wait are left out."""
-    resident, _ = _residents(census.guests())
-    return tuple(_shown(census, guest, now) for guest in resident)
+    return _shown_all(census, _residents(census.guests()), now)
 
 
 def shown_from(census: Census, after: str, limit: int, now: float) -> tuple[FleetGuest, ...]:
@@ -178,8 +200,7 @@ def shown_from(census: Census, after: str, limit: int, now: float) -> tuple[Flee
     for each in census.ids_from(key):
         if len(found) >= limit:
             break
-        resident, _ = _residents(census.reports_of(each))
-        shown = (_shown(census, guest, now) for guest in resident)
+        shown = _shown_all(census, _residents(census.reports_of(each)), now)
         found += sorted((guest for guest in shown if cursor_of(guest) > after), key=cursor_of)
     return tuple(found[:limit])
 
@@ -191,23 +212,28 @@ def cursor_of(guest: FleetGuest) -> str:
 
 def shown_on(census: Census, host: str, now: float) -> tuple[FleetGuest, ...]:
     """Guests of one host for people."""
-    resident = (_residents(census.reports_of(guest.report.key))[0] for guest in census.on(host))
-    return tuple(_shown(census, guest, now) for each in resident for guest in each if guest.host == host)
+    found = (_residents(census.reports_of(guest.report.key)) for guest in census.on(host))
+    return tuple(shown for where in found for shown in _shown_all(census, where, now) if shown.host == host)
 
 
 def shown_one(census: Census, key: str, now: float) -> FleetGuest | None:
     """One guest for people; None where it is on its way, or given up."""
-    resident, _ = _residents(census.reports_of(key))
-    return _shown(census, resident[0], now) if resident else None
+    shown = _shown_all(census, _residents(census.reports_of(key)), now)
+    return shown[0] if shown else None
 
 
-def _shown(census: Census, guest: KeptGuest, now: float) -> FleetGuest:
-    host = census.host(guest.host)
-    return shown_guest(guest, silent_for(host.seen if host else NEVER, now))
+def _shown_all(census: Census, where: _Where, now: float) -> tuple[FleetGuest, ...]:
+    def silent(name: str) -> float:
+        host = census.host(name)
+        return silent_for(host.seen if host else NEVER, now)
+
+    return tuple(
+        shown_guest(guest, silent(guest.host), where.claimants.get(guest.report.key, ())) for guest in where.resident
+    )
 
 
-def shown_guest(kept: KeptGuest, silent: float) -> FleetGuest:
-    """One guest for people."""
+def shown_guest(kept: KeptGuest, silent: float, owners: tuple[str, ...] = ()) -> FleetGuest:
+    """One guest for people; `owners`: the hosts that claim it, where several do."""
     report, shown = kept.report, kept.report.shown
     return FleetGuest(
         id=report.key,
@@ -223,4 +249,5 @@ def shown_guest(kept: KeptGuest, silent: float) -> FleetGuest:
         rules=kept.rules,
         home=kept.home,
         silent_for=silent,
+        owners=owners,
     )

@@ -26,6 +26,8 @@ class Visitor:
     may_administer: bool
     form: str
     """What his forms have to carry."""
+    leaves: bool = True
+    """Whether he has a session to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class Frame:
     def section(self) -> str:
         """The entry of the navigation that it belongs to."""
         first = "/" + self.where.split("/")[1]
-        return _BELONGS.get(first, first)
+        known = any(place.href == first for place in self.places)
+        return first if known else _BELONGS.get(first, first)
 
 
 @dataclass(frozen=True, slots=True)

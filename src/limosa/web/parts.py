@@ -18,8 +18,9 @@ import msgspec
 
 from limosa.web.difference import Difference, difference
 
-_PART = re.compile(r"<!--part:([\w.-]+)-->(.*?)<!--end-->", re.DOTALL)
-_RUN = re.compile(r"<!--part:[\w.-]+-->.*?<!--end-->(?:\s*<!--part:[\w.-]+-->.*?<!--end-->)*", re.DOTALL)
+_BEGIN, _NAMED, _END = "<!--part:", "-->", "<!--end-->"
+_PLACE = "<!--parts-->"
+"""Stands in the frame for parts side by side."""
 _SAID = re.compile(r"(<time\b[^>]*>)[^<]*(</time>)")
 
 
@@ -94,18 +95,25 @@ class Recent:
 
 def taken_apart(whole: str) -> Parts:
     """Find the parts of a live region."""
-    parts: dict[str, str] = {}
-    runs: list[tuple[str, ...]] = []
-
-    def take(run: re.Match[str]) -> str:
-        found = _PART.findall(run[0])
-        parts.update(found)
-        runs.append(tuple(name for name, _ in found))
-        return "<!--parts-->"
-
-    frame = _timeless(_RUN.sub(take, whole))
-    digest = hashlib.sha256(_timeless(whole).encode(errors="replace")).hexdigest()[:16]
-    return Parts(whole, frame, parts, tuple(runs), digest)
+    first, *pieces = whole.split(_BEGIN)
+    frame, parts = [first], {}
+    runs: list[list[str]] = []
+    beside = False
+    for piece in pieces:
+        name, _, rest = piece.partition(_NAMED)
+        parts[name], _, behind = rest.partition(_END)
+        if beside:
+            runs[-1].append(name)
+        else:
+            frame.append(_PLACE)
+            runs.append([name])
+        beside = not behind or behind.isspace()
+        if not beside:
+            frame.append(behind)
+    around = _timeless("".join(frame))
+    said = (around, *(f"{name} {_timeless(part)}" for name, part in parts.items()), *map(" ".join, runs))
+    digest = hashlib.sha256("\n".join(said).encode(errors="replace")).hexdigest()[:16]
+    return Parts(whole, around, parts, tuple(map(tuple, runs)), digest)
 
 
 def news(before: Parts, after: Parts) -> News:

@@ -100,6 +100,8 @@ class FleetGuest(msgspec.Struct, frozen=True, kw_only=True):
     """Where it belongs, where an operation moved it away."""
     silent_for: float
     """Seconds since its host's agent last spoke; 0 while it talks."""
+    owners: tuple[str, ...] = ()
+    """The hosts that each say that they own it, where more than one does."""
 
 
 class Fit(msgspec.Struct, frozen=True, kw_only=True):

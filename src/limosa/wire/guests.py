@@ -51,3 +51,11 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     pid: int
     protocol: int
+
+
+class WebLink(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of POST /v1/web-link: where a browser is let in, once."""
+
+    url: str
+    seconds: float
+    """For which it waits."""

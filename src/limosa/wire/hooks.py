@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -92,3 +92,9 @@ class HookTried(msgspec.Struct, frozen=True, kw_only=True):
 def stamp(at: float) -> str:
     """Seconds since 1970 as ISO 8601 in UTC: `2026-03-01T12:00:00.250Z`."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class HookMeant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of POST /v1/hooks/test: a hook's name, or nothing for all of them."""
+
+    hook: Annotated[str, msgspec.Meta(max_length=2000, pattern=r"^[^\x00]*$")] = ""

@@ -201,4 +201,8 @@ class Courier:
         while True:
             await self._unsaved.wait()
             self._unsaved.clear()
-            await self._memory.save(self._progress)
+            try:
+                await self._memory.save(self._progress)
+            except asyncio.CancelledError:
+                self._unsaved.set()  # `close` saves it
+                raise

@@ -9,6 +9,9 @@ metadata = sa.MetaData(
     naming_convention={"pk": "pk_%(table_name)s", "ix": "ix_%(table_name)s_%(column_0_name)s"},
 )
 
+NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+"""Of rows that number themselves: 64 bits, which SQLite gives to `INTEGER PRIMARY KEY` only."""
+
 hosts = sa.Table(
     "hosts",
     metadata,
@@ -74,7 +77,7 @@ leases = sa.Table(
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("subject", sa.Text, nullable=False),
@@ -85,7 +88,7 @@ events = sa.Table(
 changes = sa.Table(
     "changes",
     metadata,
-    sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("number", NUMBER, primary_key=True, autoincrement=True),
     sa.Column("at", sa.Float, nullable=False),
     sa.Column("who", sa.Text, nullable=False),
     sa.Column("what", sa.Text, nullable=False),

@@ -6,8 +6,8 @@ DBOS keeps which operations are to run, and by whom; how far one is lies in our 
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import structlog
@@ -19,6 +19,10 @@ from limosa.errors import Fenced
 QUEUE = "limosa-operations"
 VERSION = "1"
 """Fixed: DBOS resumes only workflows of its own version, and ours is one step that any version can begin again."""
+QUEUE_THREADS = "queue-worker-"
+"""How DBOS names the threads that take workflows from its queues, one for each (dbos 3.4, `queue_thread`)."""
+STOP_SECONDS = 10.0
+"""For which a stop waits for such a thread, whose database may not answer."""
 
 Work = Callable[[str], Awaitable[object]]
 
@@ -38,6 +42,7 @@ class Durable:
         self._work = work
         self._loop = asyncio.get_running_loop()
         self._running: set[asyncio.Task[object]] = set()
+        self._closing = False
         config = DBOSConfig(
             name="limosa",
             system_database_url=_system_url(url),
@@ -47,7 +52,7 @@ class Durable:
             enable_otlp=False,
         )
         logging.getLogger("dbos").propagate = False
-        DBOS(config=config)
+        self._dbos = DBOS(config=config)
         self._workflow = self._register()
 
     def _register(self) -> Callable[[str], Coroutine[Any, Any, None]]:
@@ -63,30 +68,52 @@ class Durable:
 
         return operation_workflow
 
+    # DBOS's synchronous calls, in threads of ours: its asynchronous ones make its own pool of threads the loop's, and
+    # DBOS.destroy shuts that down under whoever else uses it.
+
     async def launch(self) -> None:
         """Begin; what this controller had in hand when it died goes on."""
         await asyncio.to_thread(DBOS.launch)
-        await DBOS.register_queue_async(QUEUE, polling_interval_sec=0.5)
+        await asyncio.to_thread(DBOS.register_queue, QUEUE, polling_interval_sec=0.5)
 
     async def close(self) -> None:
         """Stop; what is in hand stays in hand, and goes on where somebody launches again."""
+        self._closing = True
+        await asyncio.to_thread(self._take_nothing_more)
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         await asyncio.to_thread(DBOS.destroy, destroy_registry=True)
-        # DBOS made its own pool of threads the loop's, and has shut it down.
-        self._loop.set_default_executor(ThreadPoolExecutor())
+
+    def _take_nothing_more(self) -> None:
+        """Wait until DBOS's queues hand out no more workflows.
+
+        DBOS.destroy closes the loop that workflows run in before the threads that start them there have ended
+        (dbos 3.4, `DBOS._destroy`): what is just being taken from a queue would be started in a closed loop.
+        """
+        for event in self._dbos.background_thread_stop_events:
+            event.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith(QUEUE_THREADS):
+                thread.join(STOP_SECONDS)
 
     async def begin(self, operation: str) -> None:
         """Have an operation carried out; a second call does nothing."""
         with SetWorkflowID(operation):
-            await DBOS.enqueue_workflow_async(QUEUE, self._workflow, operation)
+            await asyncio.to_thread(DBOS.enqueue_workflow, QUEUE, self._workflow, operation)
 
     async def take_over(self, operation: str) -> None:
         """Carry on what a dead controller had in hand."""
-        await DBOS.resume_workflow_async(operation, queue_name=QUEUE)
+        await asyncio.to_thread(DBOS.resume_workflow, operation, queue_name=QUEUE)
 
     async def _tracked(self, operation: str) -> None:
+        if not self._closing and await self._ended(operation):
+            return
+        # Whatever ended here would be ended for DBOS: for whoever carries it on, or for the next start.
+        await asyncio.Event().wait()
+
+    async def _ended(self, operation: str) -> bool:
+        """Carry an operation on; whether to its end."""
         task = asyncio.ensure_future(self._work(operation))
         self._running.add(task)
         try:
@@ -96,11 +123,10 @@ class Durable:
         except asyncio.CancelledError:
             _log.info("an operation stays in hand until the next start", operation=operation)
         else:
-            return
+            return True
         finally:
             self._running.discard(task)
-        # Whatever ended here would be ended for DBOS: for whoever carries it on, or for the next start.
-        await asyncio.Event().wait()
+        return False
 
 
 def _system_url(url: URL) -> str:

@@ -37,7 +37,7 @@ LEAST_RATE = 125e6
 """Bytes per second of a link that nobody measured."""
 DRIFT_EVERY = 1.0
 DRIFTING = 8
-"""Guests whose load changes, each second."""
+"""Hosts on which the load of a guest changes, each second."""
 
 
 class SimulatedAgents:
@@ -48,7 +48,8 @@ class SimulatedAgents:
         hurry: how much faster than on the fleet's links moves are.
         trouble: share of moves whose link breaks, 0 to 1.
         silent: hosts whose agents do not answer.
-        drift: guests whose load changes, each second.
+        past: moves that are over already, earlier ones first.
+        drift: hosts on which the load of a guest changes, each second.
         seed: of what happens by chance.
     """
 
@@ -59,6 +60,7 @@ class SimulatedAgents:
         hurry: float = 1.0,
         trouble: float = 0.0,
         silent: Iterable[HostName] = (),
+        past: Iterable[SimulatedMove] = (),
         drift: int = DRIFTING,
         seed: int = 1,
     ) -> None:
@@ -80,6 +82,9 @@ class SimulatedAgents:
         """For each host the moves from it that are over, oldest first."""
         self._obeyed: dict[tuple[HostName, str], int] = {}
         self._silent = frozenset(silent)
+        for move in past:
+            self._moves[move.id] = move
+            self._kept[move.guest.host].append(record(move, move.ends))
 
     # -- for a controller ---------------------------------------------------------------------------------------
 
@@ -114,7 +119,7 @@ class SimulatedAgents:
         names = list(self._hosts)
         while True:
             await asyncio.sleep(DRIFT_EVERY)
-            for host in self._dice.choices(names, k=self._drift_rate if names else 0):
+            for host in self._dice.sample(names, min(self._drift_rate, len(names))):
                 if there := list(self._there[host].values()):
                     guest = self._dice.choice(there)
                     load = round(guest.vcpus * self._dice.betavariate(2, 4), 2)

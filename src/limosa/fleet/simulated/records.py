@@ -90,7 +90,7 @@ def _lines(move: SimulatedMove, now: float) -> Iterator[LogLine]:
     for stage, seconds in (*BEFORE_COPY, (Stage.COPY, move.copying), *AFTER_COPY):
         host = move.destination if stage in {Stage.PREPARE, Stage.RESUME} else source
         if at > min(now, move.ends):
-            return
+            break
         yield LogLine(at=at, host=host, level="info", event=f"stage {stage}", facts={"move": move.id})
         at += seconds
     state = state_of(move, now)

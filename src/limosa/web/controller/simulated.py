@@ -112,6 +112,7 @@ def _bound(listen: Endpoint) -> socket.socket:
         bound = socket.socket(family, socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen()  # whoever is told the address may connect at once
     except OSError as error:
         raise UsageError(
             f"cannot listen on {listen}: {error.strerror}", remedy="name another port with --listen"

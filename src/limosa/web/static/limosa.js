@@ -108,6 +108,9 @@
     turn();
   });
 
+  // On a phone the places scroll: the one that is open is in sight.
+  document.querySelector(".top nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
   // -- keys --------------------------------------------------------------------------------------------------
   const keys = document.getElementById("keys");
   document.getElementById("keys-open")?.addEventListener("click", () => keys.showModal());
@@ -196,20 +199,22 @@
     const axis = { stroke: colour("--dim"), grid: lines, ticks: lines, font: "12px system-ui, sans-serif", labelFont: "12px system-ui, sans-serif" };
     return figure(told, width, axis);
   };
+  const day = (at) => new Date(1000 * at).toISOString().slice(0, 10);
   const figure = (told, width, axis) => ({
     width,
     height: 220,
     cursor: { drag: { x: false, y: false } },
     legend: { show: told.series.length > 1 },
-    scales: { x: { time: told.time === true } },
+    scales: { x: { time: told.time === true }, y: { range: (_plot, _least, most) => [0, most > 0 ? 1.08 * most : 1] } },
     axes: [
-      { ...axis, label: told.x },
+      { ...axis, label: told.x, ...(told.time ? { values: (_plot, at) => at.map(day) } : {}) },
       { ...axis, label: told.y, size: 64 },
     ],
     series: [
-      { label: told.x },
+      { label: told.x, value: (_plot, at) => (at == null ? "" : told.time ? day(at) : String(at)) },
       ...told.series.map((each, place) => ({
         label: each,
+        value: (_plot, read) => (read == null ? "" : String(read)),
         stroke: colour(`--line-${1 + (place % 3)}`),
         width: 2,
         dash: place % 3 === 1 ? [6, 3] : place % 3 === 2 ? [2, 3] : undefined,

@@ -28,6 +28,8 @@ class Doctor:
 
     rows: tuple[TroubleRow, ...]
     clean: bool
+    hosts: int
+    """How many there are to ask."""
     asked: str
     """Whom limosa asked."""
     at: words.Moment
@@ -45,6 +47,7 @@ def doctor(found: FleetDiagnosis, now: float) -> Doctor:
     return Doctor(
         rows=tuple(map(_row, found.troubles)),
         clean=found.clean,
+        hosts=found.hosts,
         asked=f"{found.asked:,} of {words.count(found.hosts, 'host')}",
         at=words.moment(found.at, now),
     )

@@ -40,6 +40,10 @@ class Tile:
     """All of it, for a pointer and a screen reader."""
 
 
+SHORT = 6
+"""Letters of a name that a narrow tile has room for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """Hosts side by side."""
@@ -47,6 +51,11 @@ class Group:
     title: str
     told: str
     tiles: tuple[Tile, ...]
+
+    @property
+    def long(self) -> bool:
+        """Whether names need wide tiles."""
+        return any(len(tile.short) > SHORT for tile in self.tiles)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +129,10 @@ def _figures(look: Look, operations: Sequence[Operation], states: Counter[str]) 
     yield Figure("Hosts", f"{len(look.hosts):,}", others or "all active", "/hosts", "warn" if away else "")
     stuck = sum(bool(guest.blocked) for guest in look.guests)
     more = f"{stuck:,} cannot be moved" if stuck else "nothing stands against moving any"
-    yield Figure("Guests", f"{len(look.guests):,}", more, "/guests?can=no" if stuck else "/guests")
+    if disputed := sum(bool(guest.owners) for guest in look.guests):
+        yield Figure("Guests", f"{len(look.guests):,}", f"✕ {disputed:,} with several owners", "/doctor", "bad")
+    else:
+        yield Figure("Guests", f"{len(look.guests):,}", more, "/guests?can=no" if stuck else "/guests")
     yield Figure("Cores busy", words.percent(busy / cores if cores else None), f"{busy:,.0f} of {cores:,}", "/hosts")
     told = f"{words.size(has)} of {words.size(memory)}"
     yield Figure("Memory given", words.percent(has / memory if memory else None), told, "/hosts?sort=memory")

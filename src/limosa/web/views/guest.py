@@ -43,6 +43,8 @@ class GuestPage:
     host_href: str
     facts: tuple[tuple[str, str], ...]
     blocked: tuple[str, ...]
+    owners: tuple[tuple[str, str], ...]
+    """Where more than one host claims it: their names and addresses."""
     silence: str
     home: str
     fitting: int
@@ -52,6 +54,8 @@ class GuestPage:
     fits: Table[FitRow]
     filter: tuple[Choice, ...]
     past: tuple[Past, ...]
+    proviso: str = ""
+    """What was not looked at of where it can go; empty where everything was."""
 
 
 MOST_REASONS = 8
@@ -86,6 +90,7 @@ def guest_page(guest: FleetGuest, fits: Sequence[Fit], events: Sequence[Event], 
         host_href=path("hosts", guest.host),
         facts=_facts(guest),
         blocked=guest.blocked,
+        owners=tuple((host, path("hosts", host)) for host in guest.owners),
         silence=f"its host's agent has been silent for {words.lasting(guest.silent_for)}" if guest.silent_for else "",
         home=guest.home if guest.home and guest.home != guest.host else "",
         fitting=fitting,
@@ -104,8 +109,8 @@ def _facts(guest: FleetGuest) -> tuple[tuple[str, str], ...]:
         "memory": words.size(guest.memory),
         "local disks": words.size(guest.disk) if guest.disk else "none: nothing of them is copied in a move",
         "load": words.cores(guest.load),
-        "owner": guest.host,
-        "epoch": f"{guest.epoch}: given from host to host so often" if guest.epoch else "0: limosa never moved it",
+        "owner": "" if guest.owners else guest.host,
+        "epoch": f"{guest.epoch}: rises whenever it changes hosts" if guest.epoch else "0: limosa never moved it",
         "belongs on": guest.home or "",
         "keeps away from": ", ".join(guest.rules.groups),
         "may run only on": ", ".join(guest.rules.pin_hosts),

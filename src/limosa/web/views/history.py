@@ -101,7 +101,7 @@ def past(weeks: Sequence[Week], chosen: Week, page: HistoryPage, query: Query, n
         blackout=_spread("blackout", "Pauses of the week's moves", chosen.blackout_ms),
         total=_spread("total", "How long moves took", chosen.total_seconds),
         facts=_facts(chosen),
-        weeks=tuple(_week(week, chosen.week, query) for week in weeks),
+        weeks=tuple(_week(week, chosen.week, query) for week in _since_the_first(weeks)),
         trend=_trend(weeks),
         rows=tuple(_row(move, now) for move in page.items),
         outcomes=choices("outcome", options, "/history", {**query, "after": ""}),
@@ -109,6 +109,12 @@ def past(weeks: Sequence[Week], chosen: Week, page: HistoryPage, query: Query, n
         all=address("/history", query, guest="", host="", operation="", after=""),
         next=address("/history", query, after=page.next) if page.next else "",
     )
+
+
+def _since_the_first(weeks: Sequence[Week]) -> Sequence[Week]:
+    """Without the empty weeks before the first move."""
+    last = max((place for place, week in enumerate(weeks) if week.moves), default=0)
+    return weeks[: last + 1]
 
 
 def _spread(key: str, title: str, spread: Distribution | None) -> Markup:

@@ -38,6 +38,8 @@ class HostRow:
 class Hosts:
     """The page."""
 
+    empty: bool
+    """The fleet has none at all."""
     table: Table[HostRow]
     states: tuple[Choice, ...]
 
@@ -61,7 +63,11 @@ def hosts(look: Look, query: Query) -> Hosts:
     found = table(chosen, columns, _words, "/hosts", query)
     states = Counter(of_host(host).word for host in look.hosts)
     options = [("", f"all {len(look.hosts):,}"), *((s, f"{s} {states[s]:,}") for s in STATES if states[s])]
-    return Hosts(table=found.with_rows(_row(look, host) for host in found.rows), states=_states(options, query))
+    return Hosts(
+        empty=not look.hosts,
+        table=found.with_rows(_row(look, host) for host in found.rows),
+        states=_states(options, query),
+    )
 
 
 def _states(options: list[tuple[str, str]], query: Query) -> tuple[Choice, ...]:

@@ -116,6 +116,8 @@ class MovePage:
     log: tuple[LogRow, ...]
     log_more: str
     silent: tuple[tuple[str, str], ...]
+    steered: bool = False
+    """Whether it can be aborted or slowed down from its page."""
 
 
 def move_page(record: MoveRecord, log: MoveLog, now: float) -> MovePage:
@@ -144,7 +146,7 @@ def move_page(record: MoveRecord, log: MoveLog, now: float) -> MovePage:
         elapsed=words.lasting(told.elapsed),
         moving=not told.state.over,
         stages=tuple(_stages(record)),
-        copies=tuple(_copy(progress) for progress in told.progress),
+        copies=tuple(_copy(progress, over=told.state.over) for progress in told.progress),
         compared=tuple(_compared(told)),
         blackout=words.milliseconds(record.pause.blackout_ms if record.pause else None),
         pause=tuple(_pause(record)),
@@ -182,19 +184,20 @@ def _stages(record: MoveRecord) -> Iterator[StageRow]:
         yield StageRow(str(stage), phase, _SIGNS[phase], words.lasting(seconds) if seconds is not None else "")
 
 
-def _copy(progress: Progress) -> CopyRow:
+def _copy(progress: Progress, *, over: bool) -> CopyRow:
+    """One that is over copies nothing, whatever its last reading said."""
     share = min(1.0, progress.done / progress.total) if progress.total else 1.0
     return CopyRow(
         item="RAM" if progress.item == RAM else progress.item,
         share=share,
-        tone="bad" if progress.state in BAD else "good" if share >= 1.0 else "",
+        tone="bad" if progress.state in BAD or (over and share < 1.0) else "good" if share >= 1.0 else "",
         said=words.percent(share),
         done=f"{words.size(progress.done)} of {words.size(progress.total)}",
-        rate=words.rate(progress.rate),
+        rate=words.NONE if over else words.rate(progress.rate),
         passes=str(progress.passes) if progress.passes else words.NONE,
-        dirty=words.rate(progress.dirty_rate),
-        left=words.lasting(progress.eta) if progress.eta is not None else words.NONE,
-        state=progress.state,
+        dirty=words.NONE if over else words.rate(progress.dirty_rate),
+        left=words.NONE if over or progress.eta is None else words.lasting(progress.eta),
+        state="stopped" if over and share < 1.0 else progress.state,
     )
 
 
@@ -211,7 +214,7 @@ def _compared(told: MoveStatus) -> Iterator[Compared]:
     )
     yield Compared("sent", words.size(predicted.bytes if predicted else None), words.size(sent))
     yield Compared(
-        "pause, STOP there to RESUME here",
+        "pause, from STOP at the source to RESUME at the destination",
         words.milliseconds(predicted.blackout_ms if predicted else None),
         words.milliseconds(measured.blackout_ms if measured else None),
     )

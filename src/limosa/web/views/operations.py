@@ -115,8 +115,10 @@ class ItemRow:
     stage: str
     role: str
     """Why it is in the plan."""
-    expected: str
-    """What it is predicted to send, and when it is predicted to end, from the start of the plan."""
+    sends: str
+    """What it is predicted to send."""
+    ends: str
+    """When it is predicted to end, from the start of the plan."""
     after: str
     tried: str
     """Destinations at which it failed before."""
@@ -341,7 +343,8 @@ def _item(place: int, item: Item, names: Sequence[str], now: float) -> ItemRow:
         sign=of_item(item),
         stage=str(item.move_state) if moving and item.move_state is not None else "",
         role=item.role,
-        expected=_expected(item),
+        sends=words.size(item.expected_bytes) if item.expected_bytes else words.NONE,
+        ends=words.lasting(item.expected_end),
         tried=words.listed(item.tried, 3),
         after=words.listed([names[other] for other in item.after], 3) if item.state is ItemState.WAITING else "",
         attempts=str(item.attempts) if item.attempts else words.NONE,
@@ -354,12 +357,6 @@ def _item(place: int, item: Item, names: Sequence[str], now: float) -> ItemRow:
         move=item.move,
         move_href=path("moves", item.move) if item.move else "",
     )
-
-
-def _expected(item: Item) -> str:
-    if item.expected_end is None:
-        return words.NONE
-    return f"{words.size(item.expected_bytes)}, done after {words.lasting(item.expected_end)}"
 
 
 def _left(left: LeftGuest) -> LeftRow:

@@ -65,7 +65,9 @@ def of_host(host: FleetHost) -> Sign:
 
 
 def of_guest(guest: FleetGuest) -> Sign:
-    """A guest's state, as it was last seen."""
+    """A guest's state, as it was last seen; that it has two owners stands above all else."""
+    if guest.owners:
+        return Sign(f"{words.count(len(guest.owners), 'owner')}", "✕", "bad", ", ".join(guest.owners))
     if guest.silent_for:
         return Sign(guest.state, "?", "warn", f"last seen {words.roughly(guest.silent_for)} ago")
     if guest.state == "running":
