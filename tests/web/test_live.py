@@ -30,13 +30,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "SHARE", 0.0)
 
 
-async def stream(web: Web, seen: str = "", last: str = "") -> AsyncIterator[ServerSentEventMessage]:
+async def stream(
+    web: Web, seen: str = "", last: str = "", site: Site | None = None
+) -> AsyncIterator[ServerSentEventMessage]:
     """The messages of the table of hosts, without signs of life."""
     session = await web.controller.sessions.find(web.viewer.session)
     assert session
     headers = {"last-event-id": last} if last else {}
     request = RequestFactory().get("/live/hosts", headers=headers, query_params={"seen": seen})
-    visit = Visit(Site(web.controller, Looks(web.controller), secure=True), request, session, web.viewer.session)
+    site = site or Site(web.controller, Looks(web.controller), secure=True)
+    visit = Visit(site, request, session, web.viewer.session)
     async for message in pages._changes(visit, HOSTS):
         if message.data is not None:
             yield message
@@ -85,10 +88,10 @@ async def test_a_page_that_shows_something_else_is_sent_whole(web: Web) -> None:
 
 
 async def test_after_a_lost_connection_it_goes_on_from_what_was_told_last(web: Web) -> None:
-    stale = await seen_by(web)
+    stale, site = await seen_by(web), Site(web.controller, Looks(web.controller), secure=True)
     await web.controller.registry.take("b", report("b", guest("db1", "b"), guest("db2", "b")), time.time())
-    known = (await first(stream(web, seen=stale))).id
-    messages = stream(web, seen=stale, last=str(known))
+    known = (await first(stream(web, seen=stale, site=site))).id
+    messages = stream(web, seen=stale, last=str(known), site=site)
     waiting = asyncio.create_task(first(messages))
     await web.controller.registry.take("c", report("c", guest("new", "c"), flags=FLAGS[:2]), time.time())
     assert list(msgspec.json.decode(str((await waiting).data))["slots"]) == [mark("h", "c")]
@@ -122,3 +125,21 @@ async def test_a_load_that_drifts_changes_tiles_and_figures_of_the_map_and_nothi
     assert {name[:2] for name in told.slots} == {"t-", "n-"}
     assert "load 6 %" in str(told.slots[mark("t", "b")])
     assert not told.drawn
+
+
+async def test_what_is_drawn_once_for_all_says_nothing_of_who_looks(web: Web) -> None:
+    for page in show.PAGES:
+        if page.shared:
+            texts = [(await browser.get(page.where)).text for browser in (web.viewer, web.admin)]
+            regions = [re.sub(r".*<div id=\"live\"[^>]*>(.*)</main>.*", r"\1", text, flags=re.DOTALL) for text in texts]
+            assert regions[0] == regions[1]
+            assert not re.search(r"viewer|admin|name=\"form\"", regions[0]), page.where
+
+
+async def test_a_long_table_is_cut_into_groups_and_the_rest_of_it_is_found_by_its_address(web: Web) -> None:
+    many = tuple(guest(f"g{number:04}", "a") for number in range(650))
+    await web.controller.registry.take("a", report("a", *many), time.time())
+    told = (await web.viewer.get("/guests?size=10000")).text
+    assert told.count("<tbody>") == 7
+    assert told.count("<tr id=") == 651
+    assert "1 to 651 of 651 guests" in told

@@ -1,5 +1,5 @@
 from limosa.web.difference import Difference, Placed
-from limosa.web.parts import NOTHING, PARTS, News, Recent, news, taken_apart
+from limosa.web.parts import NOTHING, PARTS, Drawn, News, Parts, Recent, news, taken_apart
 
 
 def region(*rows: tuple[str, str], title: str = "Hosts") -> str:
@@ -47,3 +47,20 @@ def test_regions_that_were_sent_lately_are_remembered_up_to_their_size() -> None
         recent.keep(each)
     assert [recent.find(each.digest) for each in some] == [some[0], NOTHING, some[2]]
     Recent(most=1).keep(some[0])
+
+
+def test_a_page_is_drawn_once_for_all_who_look_at_it_while_it_shows_the_same() -> None:
+    drawn, times = Drawn(most=2), []
+
+    def look(page: str, load: str) -> str:
+        def draw() -> Parts:
+            times.append(page)
+            return taken_apart(region(("h-1", load)))
+
+        return drawn.region(page, ("a view", load), draw).whole
+
+    assert [look("/", "3"), look("/", "3"), look("/", "4")] == [region(("h-1", load)) for load in "334"]
+    assert times == ["/", "/"]
+    for page in ("/a", "/b", "/"):
+        look(page, "4")
+    assert times == ["/", "/", "/a", "/b", "/"]

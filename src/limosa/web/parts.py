@@ -11,7 +11,7 @@ them on by themselves.
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -91,6 +91,28 @@ class Recent:
     def find(self, digest: str) -> Parts:
         """The one of this digest; NOTHING where it is forgotten."""
         return self._known.get(digest, NOTHING)
+
+
+class Drawn:
+    """Regions as they are drawn now, for all who look at the same page.
+
+    Args:
+        most: pages that are remembered; beyond, the one that was not asked for longest is forgotten.
+    """
+
+    def __init__(self, most: int = 8) -> None:
+        self._most = most
+        self._known: OrderedDict[Hashable, tuple[object, Parts]] = OrderedDict()
+
+    def region(self, page: Hashable, view: object, draw: Callable[[], Parts]) -> Parts:
+        """The region of a page; drawn only where it shows something else than before."""
+        known = self._known.pop(page, None)
+        if known is None or known[0] != view:
+            known = view, draw()
+        self._known[page] = known
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return known[1]
 
 
 def taken_apart(whole: str) -> Parts:

@@ -18,7 +18,7 @@
   };
   const countOn = () => {
     const now = Date.now();
-    for (const time of document.querySelectorAll("time[datetime]")) {
+    for (const time of document.getElementsByTagName("time")) {
       const said = ago((now - Date.parse(time.dateTime)) / 1000);
       if (time.textContent !== said) time.textContent = said;
     }
