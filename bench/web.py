@@ -27,7 +27,7 @@ from limosa.wire.fleet import FleetGuest, FleetHost, Role
 
 CHANGING = 200
 """Hosts on which a guest changes each second."""
-MOST_ROWS = 2000
+MOST_ROWS = 10_000
 """Of one page of a table."""
 KNOWN_SECONDS = 300.0
 FRAMES = 240
@@ -272,7 +272,7 @@ def _follow(window: Screen, seconds: float) -> Followed:
 
 _WATCH = """
 const seen = window.watched = { updates: 0, changed: 0, long: 0 };
-document.addEventListener("htmx:after:swap", () => seen.updates++);
+document.addEventListener("htmx:sse:before:message", () => seen.updates++);
 new PerformanceObserver((list) => (seen.long += list.getEntries().length)).observe({ entryTypes: ["longtask"] });
 new MutationObserver((list) => {
   const parts = new Set(list.map((each) => (each.target.closest ?? each.target.parentElement?.closest)

@@ -27,6 +27,7 @@ from limosa.errors import LimosaError, PeerError
 from limosa.testing.moves import record
 from limosa.units import GIB, HostName
 from limosa.web.agent.site import Site, event
+from limosa.web.parts import News
 from limosa.wire.doctor import Diagnosis, Trouble, Weight
 from limosa.wire.guests import GuestShown, HostShown, WebLink
 from limosa.wire.history import LogLine, MoveLog
@@ -270,7 +271,7 @@ async def test_a_hostile_name_is_text_on_every_page(bench: Bench) -> None:
 
 
 def test_no_name_ends_a_line_of_a_stream() -> None:
-    told = event("x", "a\r\nevent: evil\rb").decode()
+    told = event("x", News(whole="a\r\nevent: evil\rb")).decode()
     assert told == "id: x\ndata: a\ndata: event: evil\ndata: b\n\n"
 
 
@@ -284,7 +285,7 @@ async def test_a_page_follows_what_happens(bench: Bench) -> None:
         told = b""
         while b"\n\n" not in told or b"data" not in told:
             told += await stream.content.readuntil(b"\n\n")
-    assert b"<hx-partial" in told  # only the row that changed
+    assert b"event: parts\n" in told  # only what changed
     assert b"paused" in told
     assert b"<h1>" not in told
 

@@ -16,7 +16,9 @@ from limosa.testing.fleet import FLAGS, guest, report
 from limosa.web.controller import looks, pages, show
 from limosa.web.controller.looks import Looks
 from limosa.web.controller.visit import Site, Visit
+from limosa.web.difference import Difference
 from limosa.web.parts import news
+from limosa.web.render import mark
 
 HOSTS = next(page for page in show.PAGES if page.where == "/hosts")
 
@@ -28,13 +30,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(looks, "SHARE", 0.0)
 
 
-async def stream(web: Web, seen: str = "", last: str = "") -> AsyncIterator[ServerSentEventMessage]:
+async def stream(
+    web: Web, seen: str = "", last: str = "", site: Site | None = None
+) -> AsyncIterator[ServerSentEventMessage]:
     """The messages of the table of hosts, without signs of life."""
     session = await web.controller.sessions.find(web.viewer.session)
     assert session
     headers = {"last-event-id": last} if last else {}
     request = RequestFactory().get("/live/hosts", headers=headers, query_params={"seen": seen})
-    visit = Visit(Site(web.controller, Looks(web.controller), secure=True), request, session, web.viewer.session)
+    site = site or Site(web.controller, Looks(web.controller), secure=True)
+    visit = Visit(site, request, session, web.viewer.session)
     async for message in pages._changes(visit, HOSTS):
         if message.data is not None:
             yield message
@@ -68,26 +73,28 @@ async def test_a_page_that_is_as_things_are_is_sent_nothing_until_something_chan
     await looked.wait()
     assert not waiting.done()
     await web.controller.registry.take("b", report("b", guest("db1", "b"), guest("db2", "b")), time.time())
-    told = str((await waiting).data)
-    assert re.findall(r"<hx-partial", told) == ["<hx-partial"]
-    assert ">b</a>" in told
-    assert ">a</a>" not in told
+    message = await waiting
+    told = msgspec.json.decode(str(message.data), type=Difference)
+    assert message.event == "parts"
+    assert list(told.slots) == [mark("h", "b")]
+    assert "2" in [slot.value for slot in told.slots[mark("h", "b")]]
+    assert not told.drawn
 
 
 async def test_a_page_that_shows_something_else_is_sent_whole(web: Web) -> None:
-    told = str((await first(stream(web, seen="0123456789abcdef"))).data)
-    assert "<h1>Hosts</h1>" in told
-    assert "<hx-partial" not in told
+    message = await first(stream(web, seen="0123456789abcdef"))
+    assert "<h1>Hosts</h1>" in str(message.data)
+    assert message.event is None
 
 
 async def test_after_a_lost_connection_it_goes_on_from_what_was_told_last(web: Web) -> None:
-    stale = await seen_by(web)
+    stale, site = await seen_by(web), Site(web.controller, Looks(web.controller), secure=True)
     await web.controller.registry.take("b", report("b", guest("db1", "b"), guest("db2", "b")), time.time())
-    known = (await first(stream(web, seen=stale))).id
-    messages = stream(web, seen=stale, last=str(known))
+    known = (await first(stream(web, seen=stale, site=site))).id
+    messages = stream(web, seen=stale, last=str(known), site=site)
     waiting = asyncio.create_task(first(messages))
     await web.controller.registry.take("c", report("c", guest("new", "c"), flags=FLAGS[:2]), time.time())
-    assert ">c</a>" in str((await waiting).data)
+    assert list(msgspec.json.decode(str((await waiting).data))["slots"]) == [mark("h", "c")]
 
 
 async def test_a_stream_ends_with_its_session(web: Web) -> None:
@@ -113,6 +120,26 @@ async def test_a_load_that_drifts_changes_tiles_and_figures_of_the_map_and_nothi
     busy = msgspec.structs.replace(guest("db1", "b"), load=1.0)
     await web.controller.registry.take("b", report("b", busy), time.time())
     after, _ = await pages._region(visit, fleet)
-    told = news(before, after)
-    assert set(re.findall(r'hx-target="#(\w)-', told)) == {"t", "n"}
-    assert "<h1>" not in told
+    told = news(before, after).parts
+    assert told
+    assert {name[:2] for name in told.slots} == {"t-", "n-"}
+    assert "load 6 %" in str(told.slots[mark("t", "b")])
+    assert not told.drawn
+
+
+async def test_what_is_drawn_once_for_all_says_nothing_of_who_looks(web: Web) -> None:
+    for page in show.PAGES:
+        if page.shared:
+            texts = [(await browser.get(page.where)).text for browser in (web.viewer, web.admin)]
+            regions = [re.sub(r".*<div id=\"live\"[^>]*>(.*)</main>.*", r"\1", text, flags=re.DOTALL) for text in texts]
+            assert regions[0] == regions[1]
+            assert not re.search(r"viewer|admin|name=\"form\"", regions[0]), page.where
+
+
+async def test_a_long_table_is_cut_into_groups_and_the_rest_of_it_is_found_by_its_address(web: Web) -> None:
+    many = tuple(guest(f"g{number:04}", "a") for number in range(650))
+    await web.controller.registry.take("a", report("a", *many), time.time())
+    told = (await web.viewer.get("/guests?size=10000")).text
+    assert told.count("<tbody>") == 7
+    assert told.count("<tr id=") == 651
+    assert "1 to 651 of 651 guests" in told

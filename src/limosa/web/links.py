@@ -1,11 +1,13 @@
 """Addresses of pages: every state of one has an address, and what is not asked for is not in it. Pure."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from urllib.parse import quote, urlencode
 
 Query = Mapping[str, str]
 
 
+@lru_cache(32_768)
 def path(*parts: str) -> str:
     """`("hosts", "a/b")` -> `/hosts/a%2Fb`."""
     return "/" + "/".join(quote(part, safe="") for part in parts)

@@ -2,9 +2,9 @@
 
 import gzip
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 import jinja2
@@ -35,6 +35,8 @@ KINDS: Mapping[str, str] = {
 }
 """Files that pages load, by their ending; nothing else in the directory is served."""
 
+ROWS = 25_000
+"""Rows and tiles that are kept as they were drawn: twice those of the longest table."""
 SMALL = 1400
 """Bytes that fit a packet anyway."""
 
@@ -79,8 +81,21 @@ def environment() -> jinja2.Environment:
         auto_reload=False,
     )
     made.globals |= {"asset": asset, "path": path, "address": address, "words": words, "mark": mark}
+    made.globals["row"] = row
     made.globals["ui"] = made.get_template("ui.html").module
     return made
+
+
+@lru_cache(ROWS)
+def row(kind: str, view: Hashable) -> Markup:
+    """A row or a tile, as everybody sees it on every page: drawn once for as long as it says the same.
+
+    Args:
+        kind: a macro of `rows.html`.
+        view: what it shows.
+    """
+    drawn: Markup = getattr(environment().get_template("rows.html").module, kind)(view)
+    return drawn
 
 
 def mark(kind: str, name: str) -> str:

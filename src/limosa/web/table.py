@@ -10,8 +10,12 @@ from limosa.web.links import Query, address
 T = TypeVar("T")
 U = TypeVar("U")
 
-SIZES = (100, 500, 2000)
+SIZES = (100, 500, 2000, 10_000)
 """Rows of a page that one may ask for."""
+LONG = 500
+"""Rows beyond which a browser need not lay out all of them to show some."""
+GROUP = 100
+"""Rows of a long table that are laid out together."""
 LONGEST_SEARCH = 200
 
 
@@ -68,6 +72,17 @@ class Table(Generic[T]):
     where: str
     kept: Mapping[str, str]
     """What a search form has to send along."""
+
+    @property
+    def long(self) -> bool:
+        """Whether only groups in sight are laid out; its columns then have fixed shares of the width."""
+        return len(self.rows) > LONG
+
+    @property
+    def groups(self) -> tuple[tuple[T, ...], ...]:
+        """Its rows as they are laid out together."""
+        size = GROUP if self.long else max(1, len(self.rows))
+        return tuple(self.rows[first : first + size] for first in range(0, len(self.rows), size))
 
     def with_rows(self, rows: Iterable[U]) -> "Table[U]":
         """The same page, its rows ready to be shown."""

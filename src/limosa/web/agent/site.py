@@ -18,7 +18,7 @@ from limosa.web.agent.show import PAGES, Page, found
 from limosa.web.agent.visit import SEEN, THEME, Visit, form_of, frame, require_form, require_own_page
 from limosa.web.frame import Theme, failure
 from limosa.web.links import within
-from limosa.web.parts import Parts, Recent, news, taken_apart
+from limosa.web.parts import News, Parts, Recent, news, taken_apart
 from limosa.web.render import HEADERS, assets, content, environment, packed, whole
 
 LOOK_EVERY = 1.0
@@ -168,11 +168,12 @@ async def _region(page: Page, visit: Visit) -> Parts:
     return taken_apart(content(page.template, visit.frame(shown.title, live=True), shown.view))
 
 
-def event(name: str, html: str) -> bytes:
+def event(name: str, told: News) -> bytes:
     """A server-sent event. A carriage return, too, would end a line of it, whatever a guest is called."""
-    lines = html.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    told = "".join(f"data: {line}\n" for line in lines)
-    return f"id: {name}\n{told}\n".encode(errors="replace")
+    lines = told.data.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    kind = f"event: {told.event}\n" if told.event else ""
+    data = "".join(f"data: {line}\n" for line in lines)
+    return f"id: {name}\n{kind}{data}\n".encode(errors="replace")
 
 
 def _html(request: web.Request, page: str, status: int = 200) -> web.Response:

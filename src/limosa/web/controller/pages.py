@@ -14,7 +14,7 @@ from limosa.api.errors import status_of
 from limosa.errors import LimosaError
 from limosa.web.controller.answers import failed, html, onward
 from limosa.web.controller.visit import SEEN, Asked, Site, Visit, frame, visit
-from limosa.web.frame import failure
+from limosa.web.frame import Frame, failure
 from limosa.web.parts import Parts, news, taken_apart
 from limosa.web.render import HEADERS, content, whole
 from limosa.wire.fleet import Role
@@ -49,6 +49,8 @@ class Page:
     view: Callable[[Visit], Awaitable[Shown]]
     live: bool = True
     role: Role = Role.VIEWER
+    shared: bool = False
+    """Whether everybody is shown the same: there is no form on it, and nothing of who looks."""
 
 
 def handlers(site: Site, pages: Sequence[Page]) -> list[HTTPRouteHandler]:
@@ -67,20 +69,31 @@ def _shows(site: Site, spec: Page) -> HTTPRouteHandler:
             return failed(request, site, error, visited.visitor, status_of(error))
         if shown.onward:
             return onward(shown.onward)
-        return html(request, shown_page(visited, spec.template, shown, live=spec.live))
+        return html(
+            request, _live_page(visited, spec, shown) if spec.live else shown_page(visited, spec.template, shown)
+        )
 
     return show
 
 
-def shown_page(visited: Visit, template: str, shown: Shown, *, where: str = "", live: bool = False) -> str:
-    """A whole page; `where` is its path, if that is not the one that was asked for."""
-    around = frame(visited.site, visited.request, shown.title, visited.visitor, where=where, live=live)
-    region = content(template, around, shown.view)
-    if not live:
-        return whole(around, region)
-    parts = taken_apart(region)
+def shown_page(visited: Visit, template: str, shown: Shown, *, where: str = "") -> str:
+    """A whole page that stays as it is; `where` is its path, if that is not the one that was asked for."""
+    around = frame(visited.site, visited.request, shown.title, visited.visitor, where=where)
+    return whole(around, content(template, around, shown.view))
+
+
+def _live_page(visited: Visit, spec: Page, shown: Shown) -> str:
+    around = frame(visited.site, visited.request, shown.title, visited.visitor, live=True)
+    parts = _drawn(visited.site, spec, around, shown.view)
     visited.site.recent.keep(parts)
-    return whole(around, region, parts.digest)
+    return whole(around, parts.whole, parts.digest)
+
+
+def _drawn(site: Site, spec: Page, around: Frame, view: object) -> Parts:
+    def draw() -> Parts:
+        return taken_apart(content(spec.template, around, view))
+
+    return site.drawn.region(around.here, view, draw) if spec.shared else draw()
 
 
 def _follows(site: Site, spec: Page) -> HTTPRouteHandler:
@@ -112,7 +125,8 @@ async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventM
             after, moving = await _unbroken(_region(visited, spec))
             if after.digest != told:
                 visited.site.recent.keep(after)
-                yield ServerSentEventMessage(data=news(known, after), id=after.digest)
+                change = news(known, after)
+                yield ServerSentEventMessage(data=change.data, event=change.event, id=after.digest)
             known, told = after, after.digest
         await asyncio.sleep(LOOK_EVERY)
         since += 1
@@ -140,4 +154,4 @@ async def _region(visited: Visit, spec: Page) -> tuple[Parts, bool]:
         around = frame(visited.site, visited.request, "", visited.visitor, where=where)
         return taken_apart(content("failure.html", around, failure(error, status_of(error)))), False
     around = frame(visited.site, visited.request, shown.title, visited.visitor, where=where, live=True)
-    return taken_apart(content(spec.template, around, shown.view)), shown.moving
+    return _drawn(visited.site, spec, around, shown.view), shown.moving

@@ -194,10 +194,10 @@ async def tokens_shown(visit: Visit, made: TokenShown | None = None) -> Shown:
 
 
 PAGES = (
-    Page("/", "fleet.html", show_fleet),
-    Page("/hosts", "hosts.html", show_hosts),
+    Page("/", "fleet.html", show_fleet, shared=True),
+    Page("/hosts", "hosts.html", show_hosts, shared=True),
     Page("/hosts/{name:str}", "host.html", show_host),
-    Page("/guests", "guests.html", show_guests),
+    Page("/guests", "guests.html", show_guests, shared=True),
     Page("/guests/{guest:str}", "guest.html", show_guest),
     Page("/operations", "operations.html", show_operations),
     Page("/operations/{operation:str}", "operation.html", show_operation),

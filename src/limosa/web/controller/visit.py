@@ -18,7 +18,7 @@ from limosa.fleet.sessions import LASTS, Session, form_word
 from limosa.fleet.tokens import allows
 from limosa.web.controller.looks import Looks
 from limosa.web.frame import Frame, Theme, Visitor
-from limosa.web.parts import Recent
+from limosa.web.parts import Drawn, Recent
 from limosa.wire.fleet import Role
 
 Asked = Request[Any, Any, State]
@@ -41,12 +41,14 @@ class Site:
         looks: the fleet, for all pages.
         secure: whether it is served over TLS; without, on loopback only, cookies cannot say so.
         recent: what pages and streams have shown lately.
+        drawn: pages that are the same for everybody, as they are now.
     """
 
     controller: Controller
     looks: Looks
     secure: bool
     recent: Recent = field(default_factory=Recent)
+    drawn: Drawn = field(default_factory=Drawn)
 
     @property
     def cookie(self) -> str:

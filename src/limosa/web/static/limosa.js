@@ -18,7 +18,7 @@
   };
   const countOn = () => {
     const now = Date.now();
-    for (const time of document.querySelectorAll("time[datetime]")) {
+    for (const time of document.getElementsByTagName("time")) {
       const said = ago((now - Date.parse(time.dateTime)) / 1000);
       if (time.textContent !== said) time.textContent = said;
     }
@@ -36,6 +36,55 @@
   document.addEventListener("htmx:sse:error", () => say("lost", "Connection lost: figures are as they were."));
   document.addEventListener("htmx:sse:close", (event) => {
     if (event.detail.reason === "ended") say("lost", "No longer live.");
+  });
+
+  // What differs in the parts of a page: limosa.web.difference. None of it is read as HTML but what has other tags.
+  const fill = (part, slots) => {
+    const elements = part.getElementsByTagName("*");
+    const texts = [];
+    const walk = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) texts.push(walk.currentNode);
+    for (const [place, attribute, value] of slots) {
+      if (attribute === "") texts[place].data = value;
+      else (place ? elements[place - 1] : part).setAttribute(attribute, value);
+    }
+  };
+  const redraw = (part, fresh) => {
+    const focused = [...part.querySelectorAll("a, button")].indexOf(document.activeElement);
+    for (const { name } of [...part.attributes]) if (!fresh.hasAttribute(name)) part.removeAttribute(name);
+    for (const { name, value } of fresh.attributes) part.setAttribute(name, value);
+    part.replaceChildren(...fresh.childNodes);
+    if (focused >= 0) part.querySelectorAll("a, button")[focused]?.focus();
+  };
+  const show = ({ gone = [], drawn = {}, placed = [], slots = {} }) => {
+    for (const name of gone) document.getElementById(name).remove();
+    const come = new Map();
+    const template = document.createElement("template");
+    for (const [name, html] of Object.entries(drawn)) {
+      template.innerHTML = html;
+      const fresh = template.content.firstElementChild;
+      const part = document.getElementById(name);
+      if (part) redraw(part, fresh);
+      else come.set(name, fresh);
+    }
+    for (const [name, after, before] of placed) {
+      const part = come.get(name) ?? document.getElementById(name);
+      if (after) document.getElementById(after).after(part);
+      else document.getElementById(before).before(part);
+    }
+    for (const [name, told] of Object.entries(slots)) fill(document.getElementById(name), told);
+  };
+  document.addEventListener("htmx:sse:before:message", (event) => {
+    const { message } = event.detail;
+    if (message.event !== "parts") return;
+    event.preventDefault();
+    try {
+      show(JSON.parse(message.data));
+    } catch (error) {
+      console.error("this page is not what the server takes it for:", error);
+      location.reload();
+    }
+    settle();
   });
 
   // -- colours -----------------------------------------------------------------------------------------------

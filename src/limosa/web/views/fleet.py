@@ -35,6 +35,7 @@ class Tile:
     """Its colour: `l0` to `l5` by share, `p0` to `p7` by pool, `lx` where nothing is known."""
     sign: Sign
     pool: str
+    """Empty also where the figure says it."""
     told: str
     """All of it, for a pointer and a screen reader."""
 
@@ -178,7 +179,7 @@ def _tile(look: Look, host: FleetHost, by: str, group: str) -> Tile:
         figure=figure,
         level=level,
         sign=sign,
-        pool=f"P{pool}" if pool else "",
+        pool=f"P{pool}" if pool and by != "pool" else "",
         told=told,
     )
 
