@@ -12,7 +12,7 @@ from limosa.agent import pki
 from limosa.api.app import app
 from limosa.fleet.config import load
 from limosa.fleet.controller import Controller
-from limosa.testing.fleet import FLAGS, guest, report
+from limosa.testing.fleet import FLAGS, FRESH, guest, report
 from limosa.wire.fleet import Role
 
 JSON = {"Content-Type": "application/json"}
@@ -33,7 +33,7 @@ async def api(database_url: str, tmp_path: Path) -> AsyncIterator[Api]:
     pki.issue_host(tmp_path / "ca", "fleet-1", ["127.0.0.1"], tmp_path / "pki", controller=True)
     (tmp_path / "controller.toml").write_text(f'database = "{database_url}"\nstate_dir = "{tmp_path}/state"\n')
     async with Controller.running(load(tmp_path)) as controller:
-        now = time.time()
+        now = time.time() + FRESH
         await controller.registry.take("a", report("a", guest("web1", "a"), guest("web2", "a")), now)
         await controller.registry.take("b", report("b", guest("db1", "b")), now)
         await controller.registry.take("c", report("c", flags=FLAGS[:2]), now)

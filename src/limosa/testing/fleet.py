@@ -8,6 +8,8 @@ from limosa.wire.guests import GuestShown
 from limosa.wire.reports import GuestReport, MachineReport, Report
 
 FLAGS = ("sse", "sse2", "ssse3", "avx")
+FRESH = 86400.0
+"""Seconds by which a report may be dated ahead: no agent is there to speak again before its host counts as silent."""
 
 
 def machine(host: str, *, flags: tuple[str, ...] = FLAGS) -> MachineReport:

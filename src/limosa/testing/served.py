@@ -16,12 +16,10 @@ from limosa.agent import pki
 from limosa.fleet.db.engine import Database
 from limosa.fleet.registry import Registry
 from limosa.fleet.tokens import Tokens
-from limosa.testing.fleet import FLAGS, guest, report
+from limosa.testing.fleet import FLAGS, FRESH, guest, report
 from limosa.testing.ports import free_port
 from limosa.wire.fleet import Role
 
-FRESH = 86400.0
-"""Seconds for which its hosts count as talking: no agent is there to say so again."""
 START_SECONDS = 60.0
 
 
