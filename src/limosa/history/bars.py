@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from limosa.history.canvas import BOTTOM, RIGHT, ROW, TOP, WIDTH, Scale, figure, label, line, ticks
+from limosa.history.canvas import BOTTOM, LETTER, RIGHT, ROW, TOP, WIDTH, Scale, figure, label, line, ticks
 from limosa.svg import rect, text
 from limosa.wire.history import Cause, Distribution
 from limosa.wire.moves import MoveState
@@ -26,6 +26,8 @@ def spread_plot(key: str, title: str, spread: Distribution, words: Callable[[flo
     most = max(spread.counts)
     across = Scale(0.0, float(len(classes)), LEFT, WIDTH - RIGHT)
     up = Scale(0.0, most * 1.15, HEIGHT - BOTTOM, TOP)
+    longest = max(len(class_words(spread, place, words)) for place in classes)
+    crowded = longest * LETTER > across(1) - across(0)
     parts = []
     for value in ticks(float(most), 4):
         if value == int(value):
@@ -37,7 +39,8 @@ def spread_plot(key: str, title: str, spread: Distribution, words: Callable[[flo
         if count:
             parts.append(rect(x + 3, up(count), width - 6, up(0) - up(count), "main", f"{said}: {count}"))
             parts.append(text(x + width / 2, up(count) - 5, str(count), kind="middle"))
-        parts.append(text(x + width / 2, HEIGHT - BOTTOM + 18, said, kind="dim middle"))
+        lower = 12.0 if crowded and column % 2 else 0.0
+        parts.append(text(x + width / 2, HEIGHT - BOTTOM + 16 + lower, said, kind="dim middle"))
     parts.append(line(LEFT, up(0), WIDTH - RIGHT, up(0), "axis"))
     parts.append(text(WIDTH / 2, HEIGHT - 4, "moves in each class", kind="dim middle"))
     described = (
