@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,9 +51,13 @@ def planned(controller: Served, host: str) -> str:
         return str(json.load(answer)["id"])
 
 
-def try_everything(controller: Served, token: str | None, phases: str = SOME) -> None:
+def names_of(controller: Served) -> list[str]:
+    """What there is, to be asked for by name."""
+    return ["a", "b", "c", "web1", "web2", "db1", *(planned(controller, host) for host in "abc")]
+
+
+def try_everything(controller: Served, names: list[str], token: str | None, phases: str = SOME) -> None:
     settings = controller.directory / "schemathesis.toml"
-    names = ["a", "b", "c", "web1", "web2", "db1", *(planned(controller, host) for host in "abc")]
     settings.write_text(
         SETTINGS.format(hooks=Path(__file__).with_name("schemathesis_hooks.py"), names=json.dumps(names))
     )
@@ -71,17 +76,24 @@ def try_everything(controller: Served, token: str | None, phases: str = SOME) ->
     assert "a request failed" not in controller.log
 
 
-@pytest.mark.parametrize("role", Role)
-def test_whatever_a_role_asks_is_answered_as_described(role: Role, tmp_path: Path) -> None:
-    with served(tmp_path) as controller:
-        try_everything(controller, controller.tokens[role], ALL if role is Role.ADMIN else SOME)
+@pytest.fixture(scope="module")
+def common(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Served, list[str]]]:
+    """One controller, and its names, for all who cannot take a token from each other."""
+    with served(Path(tmp_path_factory.mktemp("controller"))) as controller:
+        yield controller, names_of(controller)
 
 
-def test_whatever_is_asked_without_a_token_is_answered_as_described(tmp_path: Path) -> None:
+@pytest.mark.parametrize("role", [None, Role.VIEWER, Role.OPERATOR])
+def test_whatever_a_role_asks_is_answered_as_described(role: Role | None, common: tuple[Served, list[str]]) -> None:
+    controller, names = common
+    try_everything(controller, names, None if role is None else controller.tokens[role])
+
+
+def test_whatever_an_admin_asks_is_answered_as_described(tmp_path: Path) -> None:
     with served(tmp_path) as controller:
-        try_everything(controller, None)
+        try_everything(controller, names_of(controller), controller.tokens[Role.ADMIN], ALL)
 
 
 def test_postgresql_answers_as_described_too(postgres_url: str, tmp_path: Path) -> None:
     with served(tmp_path, postgres_url) as controller:
-        try_everything(controller, controller.tokens[Role.ADMIN])
+        try_everything(controller, names_of(controller), controller.tokens[Role.ADMIN])

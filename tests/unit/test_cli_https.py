@@ -291,7 +291,7 @@ def test_what_needs_a_controller_says_how_to_name_one(words: list[str], capsys: 
     assert "-H https://controller:8447" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["show", "web1"], ["speed", "5M"], ["cpu", "show", "a"]])
+@pytest.mark.parametrize("words", [["speed", "5M"], ["cpu", "show", "a"]])
 def test_what_needs_an_agent_says_so_to_a_controller(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert run(limosa, ["-H", "https://fleet-1:8447", *words]) == 2
     assert "this takes an agent" in capsys.readouterr().err

@@ -30,6 +30,8 @@ WIDE, PHONE = (1280, 900), (390, 844)
 LIMIT = 60.0
 """Seconds that a page may take to become what a test waits for."""
 AGAIN = 0.1
+SETTLED = 3.0
+"""Seconds after which a page that was given another size has found its shape."""
 MEANWHILE = (
     AssertionError,
     ElementClickInterceptedException,
@@ -162,9 +164,13 @@ class Tab:
             time.sleep(AGAIN)
 
     def overflow(self) -> int:
-        """Pixels that the page is wider than its window."""
-        wider: int = self.ask("return document.scrollingElement.scrollWidth - innerWidth")
-        return max(0, wider)
+        """Pixels that the page stays wider than its window: plots take a moment to follow it."""
+        end = time.monotonic() + SETTLED
+        while (wider := self.ask("return document.scrollingElement.scrollWidth - innerWidth")) > 0:
+            if time.monotonic() > end:
+                return int(wider)
+            time.sleep(AGAIN)
+        return 0
 
     def picture(self) -> Path:
         """Keep how the page looks now; returns where."""

@@ -65,12 +65,12 @@ def _same_plan(tab: Tab, api: Api, asked: Told) -> Told:
     assert rows == moves
     facts = tab.says(".columns")
     assert f"moves {words.count(len(moves), 'guest')} sends {words.size(told['forecast']['bytes'])}" in facts, facts
-    left = tab.ask("return [...document.querySelectorAll('details.left summary a bdi')].map(name => name.innerText)")
+    left = tab.ask("return [...document.querySelectorAll('details.left summary bdi')].map(name => name.innerText)")
     assert left == [guest["name"] for guest in told["left"]]
     return told
 
 
-def same_operation(tab: Tab, api: Api, name: str, *, phase: str = "", reload: bool = False) -> Told:
+def same_operation(tab: Tab, api: Api, name: str, *, phase: str = "", over: bool = False, reload: bool = False) -> Told:
     """The page of an operation has its phase, how far it is, and every move; returns the API's answer.
 
     Args:
@@ -78,14 +78,16 @@ def same_operation(tab: Tab, api: Api, name: str, *, phase: str = "", reload: bo
         api: asked before and after the page is read: only what did not change meanwhile is compared.
         name: the operation's id.
         phase: that it has to be in.
+        over: whether it has to be over, however it ended.
         reload: load the page before each look, where it does not follow by itself.
     """
-    return tab.until(lambda: _same_operation(tab, api, name, phase=phase, reload=reload))
+    return tab.until(lambda: _same_operation(tab, api, name, phase=phase, over=over, reload=reload))
 
 
-def _same_operation(tab: Tab, api: Api, name: str, *, phase: str, reload: bool) -> Told:
+def _same_operation(tab: Tab, api: Api, name: str, *, phase: str, over: bool, reload: bool) -> Told:
     before: Told = api.get(f"operations/{name}")
     assert phase in {"", before["phase"]}
+    assert before["ended"] or not over
     if reload:
         tab.driver.refresh()
     rows = {(row[0], row[1], row[2], row[3]): (" ".join(row[4].split()), row[5], row[8], row[9]) for row in tab.table()}
