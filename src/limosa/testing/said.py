@@ -129,7 +129,9 @@ def _same_move(tab: Tab, status: Told) -> None:
     assert head.endswith(status["state"])
     said = defaultdict(lambda: ["", ""], {row[0]: row[1:] for row in tab.table("main section table")})
     measured = status["measured"]
-    assert said["pause, STOP there to RESUME here"][1] == words.milliseconds(measured["blackout_ms"])
+    assert said["pause, from STOP at the source to RESUME at the destination"][1] == words.milliseconds(
+        measured["blackout_ms"]
+    )
     assert said["pause as QEMU counts it"][1] == words.milliseconds(measured["qemu_downtime_ms"])
     assert said["sent"][1] == words.size(measured["ram_bytes"] + measured["disk_bytes"])
 
