@@ -15,7 +15,7 @@ from limosa.testing.chromium import NotInstalled, Tab, chromium
 from limosa.testing.said import same_audit, same_fleet, same_host, same_move, same_operation, same_plan
 from limosa.testing.simulation import Api
 
-pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 WHY = "a fan of it is loud"
 

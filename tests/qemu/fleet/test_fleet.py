@@ -19,7 +19,7 @@ from limosa.lab.guests import control
 from limosa.lab.hosts import Host
 from limosa.lab.kills import departures
 
-pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 CORES = os.cpu_count() or 1
 LONGEST_SILENCE_MS = 5_000

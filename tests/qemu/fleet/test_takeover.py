@@ -10,7 +10,7 @@ from limosa.lab.fleet import guests_on_three_hosts, lab_name
 from limosa.lab.kills import Kills
 from limosa.testing.postgres import NotInstalled, running
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
 
 
 async def test_a_drain_goes_on_when_its_controller_is_gone_and_comes_back_too_late() -> None:
