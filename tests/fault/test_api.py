@@ -220,7 +220,15 @@ async def test_what_the_api_has_not_is_told_in_json(bench: Bench, line: bytes, n
     assert "code" in msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])
 
 
-@pytest.mark.parametrize("said", [b"\x00" * 100, b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00", os.urandom(10_000)])
+GARBAGE = {
+    "zeros": b"\x00" * 100,
+    "no request": b"hello\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00",
+    "anything": os.urandom(10_000),
+}
+
+
+@pytest.mark.parametrize("said", GARBAGE.values(), ids=GARBAGE.keys())
 async def test_garbage_on_the_socket_harms_nothing(bench: Bench, said: bytes) -> None:
     reader, writer = await asyncio.open_unix_connection(bench.config.socket)
     writer.write(said)
