@@ -7,11 +7,11 @@ site (`Sec-Fetch-Site`, or else `Origin`), that the form carries the session's o
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 from litestar import Request
 from litestar.datastructures import Cookie, State
 
+from limosa.agent.browsers import from_own_page
 from limosa.errors import Forbidden
 from limosa.fleet.controller import Controller
 from limosa.fleet.sessions import LASTS, Session, form_word
@@ -151,12 +151,7 @@ def require_own_site(request: Asked) -> None:
     Raises:
         Forbidden: it comes from another one, or the browser does not say where from.
     """
-    fetched, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
-    if fetched is not None:
-        own = fetched == "same-origin"
-    else:
-        own = origin is not None and urlsplit(origin).netloc == request.headers.get("host")
-    if not own:
+    if not from_own_page(request.headers):
         raise Forbidden(
             "the request does not come from a page of this dashboard",
             remedy="open the page here and press its button; programs use the API, with a token",
