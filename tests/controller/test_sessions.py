@@ -4,7 +4,7 @@ import time
 
 import sqlalchemy as sa
 
-from limosa.fleet.chronicle import changes_with, events_about, note, tell
+from limosa.fleet.chronicle import changes_before, events_about, note, tell
 from limosa.fleet.db.engine import Database
 from limosa.fleet.db.tables import sessions
 from limosa.fleet.sessions import Session, Sessions, form_word
@@ -53,7 +53,7 @@ async def test_changes_are_found_by_any_of_their_words_taken_literally(database:
             await note(connection, "night", "pause", f"drain-{number}", why)
         await tell(connection, "guest.moved", "g1", {"from": "a", "to": "b"})
         await tell(connection, "guest.moved", "g2", {"from": "a", "to": "b"})
-    assert [each.subject for each in await changes_with(database, "fans", None, 10)] == ["drain-1", "drain-0"]
-    assert [each.subject for each in await changes_with(database, "0%", None, 10)] == ["drain-0"]
-    assert [each.subject for each in await changes_with(database, "s_2", None, 10)] == ["drain-1"]
+    assert [each.subject for each in await changes_before(database, None, 10, "fans")] == ["drain-1", "drain-0"]
+    assert [each.subject for each in await changes_before(database, None, 10, "0%")] == ["drain-0"]
+    assert [each.subject for each in await changes_before(database, None, 10, "s_2")] == ["drain-1"]
     assert [each.subject for each in await events_about(database, "g1", 10)] == ["g1"]

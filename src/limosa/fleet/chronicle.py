@@ -32,10 +32,13 @@ async def note(connection: AsyncConnection, who: str, what: str, subject: str, w
 
 async def events_after(database: Database, number: int) -> tuple[Event, ...]:
     """The next events, oldest first."""
-    wanted = sa.select(events).where(events.c.number > number).order_by(events.c.number).limit(PAGE)
-    async with database.read() as connection:
-        rows = (await connection.execute(wanted)).mappings()
-        return tuple(_event(row) for row in rows)
+    return await _events(database, sa.select(events).where(events.c.number > number).order_by(events.c.number), PAGE)
+
+
+async def events_about(database: Database, subject: str, limit: int) -> tuple[Event, ...]:
+    """What happened to one thing, latest first."""
+    wanted = sa.select(events).where(events.c.subject == subject).order_by(events.c.number.desc())
+    return await _events(database, wanted, limit)
 
 
 async def last_event(database: Database) -> int:
@@ -44,36 +47,31 @@ async def last_event(database: Database) -> int:
         return int((await connection.execute(sa.select(sa.func.max(events.c.number)))).scalar() or 0)
 
 
-async def changes_before(database: Database, number: int | None, limit: int) -> tuple[Change, ...]:
-    """The audit log, latest first, from before a number."""
-    wanted = sa.select(changes).order_by(changes.c.number.desc()).limit(min(limit, PAGE))
+async def changes_before(database: Database, number: int | None, limit: int, words: str = "") -> tuple[Change, ...]:
+    """Lines of the audit log, latest first.
+
+    Args:
+        database: where it is kept.
+        number: only lines before it; None for all.
+        limit: how many at most.
+        words: only lines in which these stand; empty for all.
+    """
+    wanted = sa.select(changes).order_by(changes.c.number.desc())
+    if words:
+        columns = (changes.c.who, changes.c.what, changes.c.subject, changes.c.why)
+        wanted = wanted.where(sa.or_(*(column.icontains(words, autoescape=True) for column in columns)))
     if number is not None:
         wanted = wanted.where(changes.c.number < number)
+    return tuple(Change(**row) for row in await _rows(database, wanted, min(limit, PAGE)))
+
+
+async def _events(database: Database, wanted: sa.Select[Any], limit: int) -> tuple[Event, ...]:
+    rows = await _rows(database, wanted, limit)
+    return tuple(msgspec.convert({**row, "body": msgspec.json.decode(row["body"])}, Event) for row in rows)
+
+
+async def _rows(database: Database, wanted: sa.Select[Any], limit: int) -> list[dict[str, Any]]:
+    """What is found, with plain names: SQLAlchemy's names of columns are strings of a kind of its own."""
     async with database.read() as connection:
-        rows = (await connection.execute(wanted)).mappings()
-        return tuple(Change(**{str(name): row[name] for name in row}) for row in rows)
-
-
-def _event(row: Mapping[Any, Any]) -> Event:
-    told = {str(name): row[name] for name in row}  # SQLAlchemy's names of columns are strings of a kind of its own
-    return msgspec.convert({**told, "body": msgspec.json.decode(told["body"])}, Event)
-
-
-async def events_about(database: Database, subject: str, limit: int) -> tuple[Event, ...]:
-    """What happened to one thing, latest first."""
-    wanted = sa.select(events).where(events.c.subject == subject).order_by(events.c.number.desc()).limit(limit)
-    async with database.read() as connection:
-        rows = (await connection.execute(wanted)).mappings()
-        return tuple(_event(row) for row in rows)
-
-
-async def changes_with(database: Database, words: str, number: int | None, limit: int) -> tuple[Change, ...]:
-    """Lines of the audit log in which these words stand, latest first, from before a number."""
-    columns = (changes.c.who, changes.c.what, changes.c.subject, changes.c.why)
-    wanted = sa.select(changes).order_by(changes.c.number.desc()).limit(min(limit, PAGE))
-    wanted = wanted.where(sa.or_(*(column.icontains(words, autoescape=True) for column in columns)))
-    if number is not None:
-        wanted = wanted.where(changes.c.number < number)
-    async with database.read() as connection:
-        rows = (await connection.execute(wanted)).mappings()
-        return tuple(Change(**{str(name): row[name] for name in row}) for row in rows)
+        found = (await connection.execute(wanted.limit(limit))).mappings()
+        return [{str(name): row[name] for name in row} for row in found]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 
 from limosa.errors import NotFound
-from limosa.fleet.chronicle import changes_before, changes_with, events_about
+from limosa.fleet.chronicle import changes_before, events_about
 from limosa.fleet.controller import Controller
 from limosa.fleet.operations.carry_out import limits_of
 from limosa.fleet.operations.planning import fits
@@ -164,10 +164,7 @@ async def show_audit(visit: Visit) -> Shown:
     """The audit log."""
     after, q = visit.query.get("after", ""), visit.query.get("q", "").strip()
     number = int(after) if after.isascii() and after.isdigit() else None
-    database = visit.controller.database
-    found = (
-        await changes_with(database, q, number, audit.PAGE) if q else await changes_before(database, number, audit.PAGE)
-    )
+    found = await changes_before(visit.controller.database, number, audit.PAGE, q)
     return Shown("Audit", audit.audit(await visit.site.looks.look(), found, visit.query))
 
 
