@@ -17,13 +17,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 
 from limosa.cli.table import table
 from limosa.testing.screens.browser import DESK, Screen, screen
 from limosa.testing.screens.fleets import Fleet, served
-from limosa.testing.screens.story import Api
+from limosa.testing.simulation import Api
 from limosa.web.controller.simulated import Serving
-from limosa.wire.fleet import FleetGuest, FleetHost, Role
+from limosa.wire.fleet import FleetGuest, Role
 
 CHANGING = 200
 """Hosts on which a guest changes each second."""
@@ -85,7 +86,7 @@ def main() -> None:
     asked = parser.parse_args()
     print(f"{asked.hosts} hosts; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors at the start")
     with served(Fleet(hosts=asked.hosts, drifting=CHANGING)) as serving:
-        guests = _known(Api(serving), asked.hosts)
+        guests = _known(Api(serving.url, serving.tokens[Role.OPERATOR]), asked.hosts)
         pages = _pages(guests)
         with httpx.Client(base_url=serving.url, timeout=120.0) as client:
             _sign_in(client, serving)
@@ -97,8 +98,8 @@ def main() -> None:
 def _known(api: Api, hosts: int) -> list[FleetGuest]:
     until = time.monotonic() + KNOWN_SECONDS
     while time.monotonic() < until:
-        if len([host for host in api.all("/v1/hosts", FleetHost) if host.cores]) == hosts:
-            return api.all("/v1/guests", FleetGuest)
+        if len([host for host in api.all("hosts") if host["cores"]]) == hosts:
+            return msgspec.convert(api.all("guests"), list[FleetGuest])
         time.sleep(1.0)
     raise TimeoutError(f"not all of {hosts} hosts are known after {KNOWN_SECONDS:.0f} s")
 

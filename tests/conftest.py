@@ -1,9 +1,14 @@
-"""How the suite is spread over workers (`make test`): by file, since the tests of a file share a lab."""
+"""How the suite is spread over workers: by file, since the tests of a file share a lab; and what many files use."""
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:  # what only some tests need is imported by its fixture
+    from selenium.webdriver import Chrome
+
+    from limosa.testing.postgres import Cluster
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups in a hook of the same name
@@ -24,3 +29,27 @@ def pytest_runtest_makereport(
     if call.when == "call" and report.failed and "tab" in given:
         report.sections.append(("page", str(given["tab"].picture())))
     return report
+
+
+@pytest.fixture(scope="session")
+def postgres() -> "Iterator[Cluster]":
+    """A PostgreSQL for all tests of this run."""
+    from limosa.testing.postgres import NotInstalled, running
+
+    try:
+        with running() as cluster:
+            yield cluster
+    except NotInstalled as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def driver() -> "Iterator[Chrome]":
+    """One Chromium for the tests of a file."""
+    from limosa.testing.chromium import NotInstalled, chromium
+
+    try:
+        with chromium() as started:
+            yield started
+    except NotInstalled as error:
+        pytest.skip(str(error))

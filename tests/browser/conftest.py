@@ -1,23 +1,14 @@
-"""One Chromium for the tests of a file, and for each test a tab in it that is judged when the test is over."""
+"""For each test a tab in Chromium that is judged when the test is over."""
 
 from collections.abc import Iterator
 
 import pytest
 from selenium.webdriver import Chrome
 
-from limosa.testing.chromium import NotInstalled, Tab, chromium
+from limosa.testing.chromium import Tab
 from limosa.testing.simulation import Api
 from limosa.web.controller.simulated import Serving
 from limosa.wire.fleet import Role
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Chrome]:
-    try:
-        with chromium() as started:
-            yield started
-    except NotInstalled as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -1,22 +1,12 @@
-"""Databases that a controller may have: SQLite in a file, and a PostgreSQL that is started for these tests."""
+"""Databases that a controller may have: SQLite in a file, and one of a PostgreSQL."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from limosa.fleet.db.engine import Database
-from limosa.testing.postgres import Cluster, NotInstalled, running
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[Cluster]:
-    """A PostgreSQL for all tests of this run."""
-    try:
-        with running() as cluster:
-            yield cluster
-    except NotInstalled as error:
-        pytest.skip(str(error))
+from limosa.testing.postgres import Cluster
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

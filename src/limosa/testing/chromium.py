@@ -1,10 +1,10 @@
-"""Headless Chromium for tests of the dashboard; what it asks for and complains about is kept, and judged at the end."""
+"""Headless Chromium, and a tab of a test in it: what it asks for and complains about is kept, and judged at the end."""
 
 import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -47,16 +47,24 @@ class NotInstalled(Exception):
 
 
 @contextmanager
-def chromium() -> Iterator[webdriver.Chrome]:
-    """One Chromium. Raises NotInstalled."""
+def chromium(*more: str, logs: Mapping[str, str] = LOGS) -> Iterator[webdriver.Chrome]:
+    """One Chromium, without anybody's settings, until the block is left.
+
+    Args:
+        more: flags beside FLAGS.
+        logs: what it keeps for who asks, and from which level on.
+
+    Raises:
+        NotInstalled: there is none.
+    """
     for needed in (BINARY, DRIVER):
         if not needed.exists():
             raise NotInstalled(f"there is no {needed}: apt install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = str(BINARY)
-    for flag in FLAGS:
+    for flag in (*FLAGS, *more):
         options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", LOGS)
+    options.set_capability("goog:loggingPrefs", dict(logs))
     options.accept_insecure_certs = True  # a lab's CA is its own
     driver = webdriver.Chrome(options, Service(str(DRIVER), env={**os.environ, "SE_OFFLINE": "true"}))
     try:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -11,22 +11,13 @@ from selenium.webdriver import Chrome
 
 from limosa.lab.fleet import STUCK, LabFleet, guests_on_three_hosts, lab_name
 from limosa.lab.relay import relay
-from limosa.testing.chromium import NotInstalled, Tab, chromium
+from limosa.testing.chromium import Tab
 from limosa.testing.said import same_audit, same_fleet, same_host, same_move, same_operation, same_plan
 from limosa.testing.simulation import Api
 
 pytestmark = [pytest.mark.qemu, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 
 WHY = "a fan of it is loud"
-
-
-@pytest.fixture(scope="module")
-def driver() -> Iterator[Chrome]:
-    try:
-        with chromium() as started:
-            yield started
-    except NotInstalled as error:
-        pytest.skip(str(error))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

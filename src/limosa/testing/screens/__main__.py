@@ -16,7 +16,8 @@ from selenium.webdriver.common.by import By
 from limosa.history.page import html as report_page
 from limosa.testing.screens.browser import DESK, PHONE, Screen, screen
 from limosa.testing.screens.fleets import Fleet, served
-from limosa.testing.screens.story import Api, Story, begun, documents, flying
+from limosa.testing.screens.story import Story, begun, documents, flying
+from limosa.testing.simulation import Api
 from limosa.web.frame import Theme
 from limosa.wire.fleet import Role
 
@@ -106,7 +107,7 @@ def main(arguments: list[str]) -> int:
 
 def _full(to: Path, only: list[str]) -> Iterator[Taken]:
     with served(FULL) as serving:
-        api = Api(serving)
+        api = Api(serving.url, serving.tokens[Role.OPERATOR])
         story = begun(api, FULL)
         with screen(serving.url) as window:
             yield from _signing_in(window, to, only)

@@ -1,21 +1,18 @@
 """Debian's Chromium without a screen, signed in at a dashboard, and what it can tell of a page."""
 
 import base64
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
+from limosa.testing.chromium import chromium
 from limosa.web.frame import Theme
 
-CHROMIUM, DRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 PATIENCE = 60.0
 """Seconds that a page may take."""
 TALLEST = 3600
@@ -107,16 +104,6 @@ return document.readyState === "complete" && (!pulse || pulse.dataset.state === 
 
 @contextmanager
 def screen(site: str) -> Iterator[Screen]:
-    """A browser of its own, without anybody's settings, until the block is left."""
-    os.environ["SE_OFFLINE"] = "true"  # selenium looks for no driver elsewhere
-    options = Options()
-    options.binary_location = CHROMIUM
-    for argument in ("--headless=new", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    if os.geteuid() == 0:
-        options.add_argument("--no-sandbox")  # Chromium refuses to run as root with one
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    try:
+    """A browser of its own until the block is left. Raises NotInstalled."""
+    with chromium("--disable-gpu", "--hide-scrollbars", logs={}) as driver:
         yield Screen(driver, site)
-    finally:
-        driver.quit()

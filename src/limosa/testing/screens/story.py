@@ -3,17 +3,15 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import TypeVar
 
-import httpx
-import msgspec
+from msgspec import convert
 
 from limosa.history.documents import Document, MoveDocument, OperationDocument, WeekDocument
 from limosa.history.weeks import MILLISECONDS, causes, distribution
 from limosa.testing.screens.fleets import DOUBLED_AT, HOSTILE_AT, SILENT, Fleet, inventory_of
-from limosa.web.controller.simulated import Serving
-from limosa.wire.fleet import FleetHost, ItemState, Operation, Role
+from limosa.testing.simulation import Api
+from limosa.wire.fleet import FleetHost, ItemState, Operation
 from limosa.wire.history import MoveLog, MoveRecord, PastMove, Week
 from limosa.wire.moves import MoveState
 
@@ -24,38 +22,6 @@ PATIENCE = 180.0
 LOOK_EVERY = 0.5
 DRAINED = 8
 """Hosts that are emptied while pictures are taken: as many as that takes time."""
-
-
-class Api:
-    """A controller's API, as far as a story needs it."""
-
-    def __init__(self, serving: Serving) -> None:
-        self._client = httpx.Client(
-            base_url=serving.url, headers={"Authorization": f"Bearer {serving.tokens[Role.OPERATOR]}"}, timeout=60.0
-        )
-
-    def get(self, path: str, kind: type[T]) -> T:
-        """What it answers."""
-        answer = self._client.get(path)
-        answer.raise_for_status()
-        return msgspec.json.decode(answer.content, type=kind)
-
-    def all(self, path: str, kind: type[T]) -> list[T]:
-        """All of what it answers page by page."""
-        found: list[T] = []
-        after = ""
-        while True:
-            told = self.get(f"{path}?limit=500{after}", dict[str, Any])
-            found += msgspec.convert(told["items"], list[kind])  # type: ignore[valid-type]
-            if told["next"] is None:
-                return found
-            after = f"&after={quote(told['next'])}"
-
-    def post(self, path: str, **body: Any) -> Operation:
-        """An operation that is begun or steered."""
-        answer = self._client.post(path, json=body)
-        answer.raise_for_status()
-        return msgspec.json.decode(answer.content, type=Operation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,23 +59,21 @@ def begun(api: Api, fleet: Fleet) -> Story:
         TimeoutError: what should have happened did not.
     """
     inventory = inventory_of(fleet)
-    hosts = _until("every host is known", lambda: _complete(api.all("/v1/hosts", FleetHost), fleet.hosts))
+    hosts = _until("every host is known", lambda: _complete(api.all("hosts"), fleet.hosts))
     usable = sorted((host for host in hosts if host.state == "active" and not host.silent_for), key=_load)
-    over = api.post(
-        "/v1/operations", kind="drain", hosts=[usable[0].name], why="a fan is loud (ticket 4711)", approved=True
-    )
+    over = _begin(api, kind="drain", hosts=[usable[0].name], why="a fan is loud (ticket 4711)", approved=True)
     drained = [host.name for host in usable[-DRAINED:]]
-    running = api.post(
-        "/v1/operations",
+    running = _begin(
+        api,
         kind="drain",
         hosts=drained,
         why="new firmware (change 1207)",
         limits={"moves": 3},
         approved=True,
     )
-    waiting = api.post("/v1/operations", kind="rebalance", why="after the weekend")
-    _until("a drain is over", lambda: api.get(f"/v1/operations/{over.id}", Operation).phase.over)
-    past = _until("failed moves are known", lambda: _told(api.all("/v1/history", PastMove)))
+    waiting = _begin(api, kind="rebalance", why="after the weekend")
+    _until("a drain is over", lambda: _operation(api, over.id).phase.over)
+    past = _until("failed moves are known", lambda: _told(_past(api)))
     completed = [move for move in past if move.state is MoveState.COMPLETED]
     return Story(
         host=usable[len(usable) // 2].name,
@@ -130,7 +94,8 @@ def _load(host: FleetHost) -> int:
     return host.guests
 
 
-def _complete(hosts: list[FleetHost], wanted: int) -> list[FleetHost]:
+def _complete(told: list[object], wanted: int) -> list[FleetHost]:
+    hosts = convert(told, list[FleetHost])
     silent = [host for host in hosts if host.silent_for]
     return hosts if len(hosts) == wanted and all(host.cores for host in hosts) and len(silent) >= SILENT else []
 
@@ -142,7 +107,7 @@ def _told(past: list[PastMove]) -> list[PastMove]:
 
 def flying(api: Api, story: Story) -> str:
     """A move that is in flight now. Raises TimeoutError."""
-    return _until("a move is in flight", lambda: _flying(api.get(f"/v1/operations/{story.running}", Operation)))
+    return _until("a move is in flight", lambda: _flying(_operation(api, story.running)))
 
 
 def _flying(operation: Operation) -> str:
@@ -161,24 +126,38 @@ def _until(what: str, look: Callable[[], T]) -> T:
 
 def documents(api: Api, story: Story) -> dict[str, Document]:
     """What reports are made of, by the name of the report."""
-    operation = api.get(f"/v1/operations/{story.over}", Operation)
-    past = [move for move in api.all("/v1/history", PastMove) if move.operation == story.over]
+    operation, finished = _operation(api, story.over), _past(api)
+    past = [move for move in finished if move.operation == story.over]
     pauses = [move.blackout_ms for move in past if move.blackout_ms is not None]
-    (week,) = api.get("/v1/history/weeks?last=1", tuple[Week, ...])
+    (week,) = convert(api.get("history/weeks?last=1"), tuple[Week, ...])
     return {
         "move": _move(api, story.moved),
         "failed-move": _move(api, story.failed),
         "operation": OperationDocument(
             operation=operation,
-            records=tuple(api.get(f"/v1/moves/{move.id}", MoveRecord) for move in past),
+            records=tuple(_record(api, move.id) for move in past),
             causes=causes(past),
             blackout_ms=distribution(pauses, MILLISECONDS),
         ),
-        "week": WeekDocument(
-            week=week, moves=tuple(each for each in api.all("/v1/history", PastMove) if each.ended >= week.begins)
-        ),
+        "week": WeekDocument(week=week, moves=tuple(each for each in finished if each.ended >= week.begins)),
     }
 
 
 def _move(api: Api, name: str) -> MoveDocument:
-    return MoveDocument(record=api.get(f"/v1/moves/{name}", MoveRecord), log=api.get(f"/v1/moves/{name}/log", MoveLog))
+    return MoveDocument(record=_record(api, name), log=convert(api.get(f"moves/{name}/log"), MoveLog))
+
+
+def _record(api: Api, move: str) -> MoveRecord:
+    return convert(api.get(f"moves/{move}"), MoveRecord)
+
+
+def _operation(api: Api, name: str) -> Operation:
+    return convert(api.get(f"operations/{name}"), Operation)
+
+
+def _begin(api: Api, **asked: object) -> Operation:
+    return convert(api.post("operations", asked), Operation)
+
+
+def _past(api: Api) -> list[PastMove]:
+    return convert(api.all("history"), list[PastMove])
