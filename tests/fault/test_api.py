@@ -23,27 +23,14 @@ from limosa.cli.transport import Unix
 from limosa.cpu.facts import HostCpu, Source
 from limosa.errors import AgentUnreachable, Blocked, LimosaError, NotFound, UsageError
 from limosa.guest.profile import Profile
-from limosa.units import HostName, Side
+from limosa.testing.moves import status
+from limosa.units import HostName
 from limosa.wire.doctor import Diagnosis
 from limosa.wire.guests import GuestShown, Hello, HostShown
 from limosa.wire.hooks import HookShown, HookTried
 from limosa.wire.moves import MoveRequest, MoveState, MoveStatus, PlanShown, Stage
 
 T = TypeVar("T")
-
-
-def status(state: MoveState = MoveState.RUNNING, elapsed: float = 0.0) -> MoveStatus:
-    return MoveStatus(
-        id="m1",
-        guest="web1",
-        uuid="u",
-        source="a",
-        destination="b",
-        state=state,
-        stage=Stage.COPY,
-        guest_runs=Side.SOURCE,
-        elapsed=elapsed,
-    )
 
 
 class Script:
@@ -290,10 +277,10 @@ async def test_a_socket_path_that_is_too_long_is_told(tmp_path: Path, bench: Ben
 
 async def test_a_watcher_sees_the_move_to_its_end(bench: Bench) -> None:
     watching = asyncio.create_task(bench.ask(lambda c: list(c.events("m1"))))
-    for each in (status(), status(MoveState.COMPLETED, 1.0), None):
+    for each in (status(), status(MoveState.COMPLETED, elapsed=1.0), None):
         bench.script.story.put_nowait(each)
     seen = await asyncio.wait_for(watching, 5)
-    assert seen[-1] == status(MoveState.COMPLETED, 1.0)
+    assert seen[-1] == status(MoveState.COMPLETED, elapsed=1.0)
 
 
 async def test_a_watcher_that_leaves_is_forgotten(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

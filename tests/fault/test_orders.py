@@ -8,8 +8,9 @@ import pytest
 from limosa.agent.orders import Orders, move_of
 from limosa.errors import Fenced, NotFound
 from limosa.migration.moves import Moves
+from limosa.testing.moves import status
 from limosa.units import HostName, Side
-from limosa.wire.moves import MoveState, MoveStatus, Stage
+from limosa.wire.moves import MoveState, MoveStatus
 from limosa.wire.reports import Hand, Outcome
 
 FLEET = HostName("fleet-1")
@@ -26,17 +27,7 @@ class OneMove:
     def get(self, move: str) -> MoveStatus:
         if self._state is None:
             raise NotFound(f"no move {move}")
-        return MoveStatus(
-            id=move,
-            guest="web1",
-            uuid="u1",
-            source="a",
-            destination="b",
-            state=self._state,
-            stage=Stage.COPY,
-            guest_runs=Side.SOURCE,
-            elapsed=1.0,
-        )
+        return status(self._state, id=move, guest_runs=Side.SOURCE)
 
     async def set_speed(self, move: str, rate: float | None) -> MoveStatus:
         self.rates.append(rate)

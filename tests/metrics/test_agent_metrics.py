@@ -16,9 +16,10 @@ from limosa.agent.metrics import PROVE_EVERY, DiskProof
 from limosa.agent.metrics_port import MetricsPort
 from limosa.errors import NotFound, PeerError, StateDiskError, UsageError
 from limosa.migration.store import OpenMove, Store
+from limosa.testing.moves import status
 from limosa.testing.ports import free_port
 from limosa.units import HostName, MoveId, Side
-from limosa.wire.moves import MoveState, MoveStatus, Stage
+from limosa.wire.moves import Stage
 
 
 def config_of(root: Path, **more: object) -> Config:
@@ -100,17 +101,7 @@ async def test_while_a_guest_is_paused_a_scrape_takes_no_time_for_proc_and_the_s
 
     monkeypatch.setattr("limosa.agent.metrics.find_guests", found)
     async with agent_of(config_of(tmp_path)) as agent:
-        flying = MoveStatus(
-            id="m1",
-            guest="web1",
-            uuid="",
-            source="a",
-            destination="b",
-            state=MoveState.RUNNING,
-            stage=stage,
-            guest_runs=Side.SOURCE,
-            elapsed=1.0,
-        )
+        flying = status(stage=stage)
         monkeypatch.setattr(agent.moves, "flying", lambda: (flying,))
         monkeypatch.setattr(agent.moves.store, "prove", lambda: looked.append("disk"))
         told = await agent.metrics.text()

@@ -19,6 +19,7 @@ from limosa.cli.lazy import run
 from limosa.cpu.facts import HostCpu, Source
 from limosa.cpu.store import CpuStore
 from limosa.errors import Blocked, LimosaError, MoveAborted, MoveInDoubt, NotFound
+from limosa.testing import moves
 from limosa.units import Side
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.guests import GuestShown, Hello, HostShown
@@ -39,18 +40,7 @@ WEB1 = GuestShown(
 
 
 def status(state: MoveState, stage: Stage = Stage.COPY, **more: Any) -> MoveStatus:
-    values: dict[str, Any] = {
-        "id": "m-0001",
-        "guest": "web1",
-        "uuid": WEB1.uuid,
-        "source": "a",
-        "destination": "b",
-        "state": state,
-        "stage": stage,
-        "guest_runs": Side.DESTINATION if state is MoveState.COMPLETED else Side.SOURCE,
-        "elapsed": 1.5,
-    }
-    return MoveStatus(**(values | more))
+    return moves.status(state, stage, **({"id": "m-0001", "uuid": WEB1.uuid, "elapsed": 1.5} | more))
 
 
 RUNNING = status(

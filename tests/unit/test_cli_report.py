@@ -7,6 +7,7 @@ from limosa.cli.report import disk_words, failure_of, plan_page, report
 from limosa.cli.table import pairs, table
 from limosa.errors import MoveAborted
 from limosa.guest import profile as p
+from limosa.testing.moves import status
 from limosa.units import MIB, Side
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.moves import Measured, MoveState, MoveStatus, PlanShown, Prediction, Stage, StepShown
@@ -27,18 +28,7 @@ PREDICTION = Prediction(seconds=4.0, bytes=300 * MIB, blackout_ms=30, converges=
 
 
 def ended(state: MoveState, **more: Any) -> MoveStatus:
-    values: dict[str, Any] = {
-        "id": "m-1",
-        "guest": "web1",
-        "uuid": "u",
-        "source": "a",
-        "destination": "b",
-        "state": state,
-        "stage": Stage.RETIRE,
-        "guest_runs": Side.SOURCE,
-        "elapsed": 6.0,
-    }
-    return MoveStatus(**(values | more))
+    return status(state, Stage.RETIRE, **({"id": "m-1", "elapsed": 6.0} | more))
 
 
 def test_a_report_puts_the_measured_beside_the_predicted() -> None:

@@ -3,6 +3,7 @@ import pytest
 
 from limosa.cli.eta import Eta, eta, eta_words, latest
 from limosa.cli.view import History, PlainView, clock, lines, plain, stage_phases
+from limosa.testing import moves
 from limosa.units import Side
 from limosa.wire.moves import MoveState, MoveStatus, Progress, Stage
 
@@ -15,18 +16,7 @@ def ram(done: int, **more: object) -> Progress:
 def status(
     state: MoveState = MoveState.RUNNING, stage: Stage = Stage.COPY, elapsed: float = 0.0, *progress: Progress
 ) -> MoveStatus:
-    return MoveStatus(
-        id="m-1",
-        guest="web1",
-        uuid="u",
-        source="a",
-        destination="b",
-        state=state,
-        stage=stage,
-        guest_runs=Side.SOURCE,
-        elapsed=elapsed,
-        progress=progress,
-    )
+    return moves.status(state, stage, id="m-1", guest_runs=Side.SOURCE, elapsed=elapsed, progress=progress)
 
 
 def test_an_eta_spans_the_latest_rates() -> None:

@@ -11,8 +11,9 @@ from limosa.lab.demo_report import Check, Moved, Watched, html_page, move_page, 
 from limosa.lab.guestctl import Dirtier, Disk, Nic, Pages, Status
 from limosa.lab.inside import Completed
 from limosa.lab.traces import PingRecord, Probe
+from limosa.testing.moves import status
 from limosa.units import MIB, Side
-from limosa.wire.moves import Measured, MoveState, MoveStatus, Stage, StepShown
+from limosa.wire.moves import Measured, MoveState, Stage, StepShown
 
 
 def probes(*replied: float | None, every: float = 5.0) -> list[Probe]:
@@ -39,15 +40,10 @@ def step(stage: Stage, started: float | None, ended: float | None) -> StepShown:
     return StepShown(stage=stage, name="s", summary="s", side=Side.SOURCE, started=started, ended=ended)
 
 
-STATUS = MoveStatus(
-    id="m1",
+STATUS = status(
+    MoveState.COMPLETED,
+    Stage.RETIRE,
     guest="demo",
-    uuid="u",
-    source="a",
-    destination="b",
-    state=MoveState.COMPLETED,
-    stage=Stage.RETIRE,
-    guest_runs=Side.DESTINATION,
     elapsed=4.0,
     steps=(
         step(Stage.PREPARE, 0.0, 1.0),

@@ -4,24 +4,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from limosa.agent.meters import CallMeters, MoveMeters, of_hooks
 from limosa.errors import MonitorLost, MoveAborted
+from limosa.testing.moves import status
 from limosa.units import Side
 from limosa.wire.hooks import HookShown
 from limosa.wire.moves import Measured, MoveState, MoveStatus, Prediction, Stage
 
 
 def report(state: MoveState, **more: object) -> MoveStatus:
-    told: dict[str, object] = {
-        "id": "m1",
-        "guest": "web1",
-        "uuid": "6b1d2c9e-0000-4000-8000-000000000001",
-        "source": "a",
-        "destination": "b",
-        "state": state,
-        "stage": Stage.RETIRE,
-        "guest_runs": Side.SOURCE,
-        "elapsed": 6.0,
-    }
-    return MoveStatus(**told | more)  # type: ignore[arg-type]
+    return status(state, Stage.RETIRE, elapsed=6.0, **more)
 
 
 def measured(**more: object) -> Measured:

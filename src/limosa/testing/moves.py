@@ -1,5 +1,6 @@
-"""Finished moves that never were, as an agent would keep them."""
+"""Moves that never were, as an agent would tell of them and keep them."""
 
+from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
 from limosa.migration.report import pause_of, stage_spans
@@ -17,6 +18,20 @@ _STEPS = (
     (Stage.RESUME, "resume there", Side.DESTINATION, 8.035, 8.05),
     (Stage.RETIRE, "retire source", Side.SOURCE, 8.05, 8.5),
 )
+
+
+def status(state: MoveState = MoveState.RUNNING, stage: Stage = Stage.COPY, **more: Any) -> MoveStatus:
+    """A move of web1 from a to b; `more` are further fields of its status, or other values of these."""
+    told: dict[str, Any] = {
+        "id": "m1",
+        "guest": "web1",
+        "uuid": "u",
+        "source": "a",
+        "destination": "b",
+        "guest_runs": Side.DESTINATION if state is MoveState.COMPLETED else Side.SOURCE,
+        "elapsed": 1.0,
+    }
+    return MoveStatus(state=state, stage=stage, **(told | more))
 
 
 def record(
@@ -49,15 +64,14 @@ def record(
         if completed or stage in {Stage.RESERVE, Stage.PREPARE}
     )
     error = {"code": cause, "what": what, "guest_runs": "source", "remedy": "mend it, and try again", "detail": ""}
-    status = MoveStatus(
+    told = status(
+        state,
+        Stage.RETIRE if completed else Stage.PREPARE,
         id=move,
         guest=guest,
         uuid=str(uuid5(NAMESPACE_DNS, guest)),
         source=source,
         destination=destination,
-        state=state,
-        stage=Stage.RETIRE if completed else Stage.PREPARE,
-        guest_runs=Side.DESTINATION if completed else Side.SOURCE,
         elapsed=8.5,
         steps=steps,
         prediction=Prediction(seconds=9.0, bytes=700 * MIB, blackout_ms=80.0, converges=True, why="as measured before"),
@@ -68,10 +82,10 @@ def record(
     )
     return MoveRecord(
         began=began,
-        ended=began + status.elapsed,
-        status=status,
-        stages=stage_spans(status),
-        pause=pause_of(status),
+        ended=began + told.elapsed,
+        status=told,
+        stages=stage_spans(told),
+        pause=pause_of(told),
         series=_series() if completed else (),
         number=9,
     )
