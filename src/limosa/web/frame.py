@@ -1,7 +1,8 @@
-"""What is around every page: who looks, where he is, and where he can go. Pure."""
+"""What is in and around every page: what it shows, who looks, where he is, and where he can go. Pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from limosa.errors import LimosaError, where_it_runs
 from limosa.web.links import Query, address
@@ -14,6 +15,17 @@ class Theme(StrEnum):
     """As the browser says."""
     LIGHT = "light"
     DARK = "dark"
+
+
+class Shown(NamedTuple):
+    """What a page shows."""
+
+    title: str
+    view: object
+    moving: bool = False
+    """Whether it changes by itself, without a word of that from who keeps it."""
+    onward: str = ""
+    """Where to go instead; empty to stay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 from urllib.parse import unquote
 
 from limosa.errors import NotFound
@@ -12,6 +11,7 @@ from limosa.history.select import Wanted, page
 from limosa.history.weeks import weeks, weeks_back
 from limosa.web.agent import views
 from limosa.web.agent.visit import Visit
+from limosa.web.frame import Shown
 from limosa.web.look import Look
 from limosa.web.views import doctor, guests, history, move, search
 from limosa.wire.history import PastMove
@@ -20,15 +20,6 @@ from limosa.wire.reports import GuestReport
 
 PAST = 50
 """Moves of a guest that its page shows."""
-
-
-class Shown(NamedTuple):
-    """What a page shows."""
-
-    title: str
-    view: object
-    onward: str = ""
-    """Where to go instead; empty to stay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 from limosa.cpu.compat import Severity, compatible
 from limosa.cpu.facts import HostCpu
+from limosa.fleet.census import KeptGuest
 from limosa.fleet.inventory import Inventory
+from limosa.fleet.picture import shown_guest
 from limosa.units import format_size
 from limosa.web import words
 from limosa.web.links import Query, path
@@ -27,28 +29,14 @@ PROVISO = (
 
 def look_at(host: str, reports: Sequence[GuestReport], now: float) -> Look:
     """This host's guests, as views of a fleet take them; `now` in seconds since 1970."""
-    guests = tuple(fleet_guest(host, report) for report in reports)
+    guests = tuple(fleet_guest(host, report, now) for report in reports)
     return Look(hosts=(), guests=guests, inventory=Inventory(hosts=(), guests=()), at=now)
 
 
-def fleet_guest(host: str, report: GuestReport) -> FleetGuest:
-    """A guest of this host."""
-    shown = report.shown
-    return FleetGuest(
-        id=report.key,
-        name=shown.name,
-        host=host,
-        state=shown.state,
-        memory=shown.memory,
-        vcpus=shown.vcpus,
-        disk=report.disk,
-        load=report.load,
-        epoch=report.epoch,
-        blocked=report.blocked,
-        rules=GuestRules(),
-        home=None,
-        silent_for=0.0,
-    )
+def fleet_guest(host: str, report: GuestReport, now: float) -> FleetGuest:
+    """A guest of this host; nobody says anything of it beside its agent."""
+    kept = KeptGuest(host=host, report=report, seen=now, rules=GuestRules(), home=None, moved_at=None)
+    return shown_guest(kept, silent=0.0)
 
 
 # -- one guest --------------------------------------------------------------------------------------------------
@@ -72,7 +60,7 @@ def local_guest(
         query: as the fleet's page takes it.
         now: seconds since 1970.
     """
-    page = guest_page(fleet_guest(host, report), fits, (), query, now)
+    page = guest_page(fleet_guest(host, report, now), fits, (), query, now)
     flying, past = moves
     return replace(
         page,

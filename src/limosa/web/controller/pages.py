@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
@@ -14,7 +14,7 @@ from limosa.api.errors import status_of
 from limosa.errors import LimosaError
 from limosa.web.controller.answers import failed, html, onward
 from limosa.web.controller.visit import SEEN, Asked, Site, Visit, frame, visit
-from limosa.web.frame import Frame, failure
+from limosa.web.frame import Frame, Shown, failure
 from limosa.web.parts import Parts, news, taken_apart
 from limosa.web.render import HEADERS, content, whole
 from limosa.wire.fleet import Role
@@ -27,17 +27,6 @@ SIGN_EVERY = 10
 """Looks after which a stream without news says that it lives."""
 COUNT_ON = 15
 """Looks after which a page is made again although nothing has changed: silences last longer."""
-
-
-class Shown(NamedTuple):
-    """What a page shows."""
-
-    title: str
-    view: object
-    moving: bool = False
-    """Whether it changes by itself, without a word of that in the database."""
-    onward: str = ""
-    """Where to go instead; empty to stay."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from limosa.fleet.operations.planning import fits
 from limosa.history.select import Wanted
 from limosa.history.weeks import weeks_back
 from limosa.web.controller.asked import operation_asked, plan_mark
-from limosa.web.controller.pages import Page, Shown
+from limosa.web.controller.pages import Page
 from limosa.web.controller.visit import Visit
+from limosa.web.frame import Shown
 from limosa.web.views import (
     audit,
     cpu,
