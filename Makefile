@@ -20,7 +20,8 @@ help:
 setup:
 	scripts/setup
 
-demo: setup
+demo:
+	scripts/setup --demo
 	$(AS_ROOT) .venv/bin/limosa demo
 
 # Tests with real guests wait half of their time: three side by side on two processors.
