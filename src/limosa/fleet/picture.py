@@ -39,16 +39,21 @@ class Drawn:
         return [guest for _, guest in self._known.values()]
 
 
+def hosts(census: Census, now: float) -> dict[str, Host]:
+    """The hosts that planners read, by name; a silent one takes nobody."""
+    return {host.name: _host(host, now) for host in census.hosts() if host.machine is not None}
+
+
 def inventory(census: Census, limits: Limits, now: float, drawn: Drawn) -> Inventory:
     """What planners read.
 
     A silent host takes nobody, and its guests stay, as does a guest that two hosts claim; one on its way is there once.
     """
-    known = {host.name: host for host in census.hosts() if host.machine is not None}
+    known = hosts(census, now)
     where = _residents(census.guests())
-    silence = {name: silent for name, host in known.items() if (silent := silent_for(host.seen, now))}
+    silence = {host.name: silent for host in census.hosts() if (silent := silent_for(host.seen, now))}
     return Inventory(
-        hosts=tuple(_host(host, now) for host in known.values()),
+        hosts=tuple(known.values()),
         guests=tuple(
             _as_of_now(guest, where, silence.get(guest.host))
             for guest in drawn.all(guest for guest in where.resident if guest.host in known)

@@ -59,8 +59,7 @@ async def _tick(
 ) -> tuple[Operation, tuple[Command, ...]]:
     """Read, decide, save; what is to be ordered comes back."""
     readings = await _readings(port, hand, operation, heard.refused)
-    hosts = {str(host.name): host for host in (await port.inventory()).hosts}
-    around = Around(hosts=hosts, others=await port.others(operation.id))
+    around = Around(hosts=await port.hosts(), others=await port.others(operation.id))
     limits = limits_of(operation, port.limits)
     following, commands = advance(operation, wish, readings, limits, _retries(operation, port), port.now(), around)
     if following != operation:

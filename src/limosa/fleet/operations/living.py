@@ -2,11 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 from limosa.fleet import picture
 from limosa.fleet.agents import Links
 from limosa.fleet.bandwidth import Way
-from limosa.fleet.inventory import Inventory, Limits
+from limosa.fleet.inventory import Host, Inventory, Limits
 from limosa.fleet.operations.advance import Wish, deed_of
 from limosa.fleet.operations.store import OperationStore
 from limosa.fleet.registry import Registry
@@ -72,6 +73,10 @@ class LivingPort:
     async def host_of(self, guest: str) -> str:
         """Where a guest was last reported."""
         return picture.host_of(await self._registry.census(), guest)
+
+    async def hosts(self) -> Mapping[str, Host]:
+        """Its hosts."""
+        return picture.hosts(await self._registry.census(), self.now())
 
     async def inventory(self) -> Inventory:
         """The fleet as the database has it."""

@@ -1,9 +1,10 @@
 """What carrying out an operation needs of the world: the same code runs on a fleet, and on a simulated one."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from limosa.fleet.bandwidth import Way
-from limosa.fleet.inventory import Inventory, Limits
+from limosa.fleet.inventory import Host, Inventory, Limits
 from limosa.fleet.operations.advance import Wish
 from limosa.wire.fleet import Item, Operation
 from limosa.wire.reports import Hand, Outcome
@@ -52,6 +53,9 @@ class Port(Protocol):
 
     async def host_of(self, guest: str) -> str:
         """Where a guest was last reported; empty where it is not known."""
+
+    async def hosts(self) -> Mapping[str, Host]:
+        """The hosts of that fleet, by name: asked for at each look, unlike all of it."""
 
     async def inventory(self) -> Inventory:
         """The fleet as it is known now, with the controller's limits."""

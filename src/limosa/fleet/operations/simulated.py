@@ -7,13 +7,13 @@ Its agents keep the promises of real ones: an order that is repeated meets the m
 that was replaced is refused, and a guest is in one move at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from limosa.errors import Blocked, Fenced, NotFound
 from limosa.fleet.bandwidth import Way
-from limosa.fleet.inventory import GuestId, HostState, Inventory, Limits, Move
+from limosa.fleet.inventory import GuestId, Host, HostState, Inventory, Limits, Move
 from limosa.fleet.operations.advance import Wish, deed_of
 from limosa.units import GuestName, HostName, Side
 from limosa.wire.fleet import Item, Operation
@@ -185,6 +185,10 @@ class SimulatedPort:
         """Where a guest is."""
         found = self._world.inventory.by_uuid.get(GuestId(guest))
         return found.host if found else ""
+
+    async def hosts(self) -> Mapping[str, Host]:
+        """Its hosts."""
+        return {host.name: host for host in self._world.inventory.hosts}
 
     async def inventory(self) -> Inventory:
         """The fleet."""
