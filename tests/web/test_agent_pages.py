@@ -2,13 +2,10 @@
 
 import asyncio
 import re
-import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -16,95 +13,21 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from limosa.agent.api import Api
-from limosa.agent.config import load
-from limosa.agent.cpu import CpuAsk
-from limosa.agent.daemon import Agent
 from limosa.cli import limosa
 from limosa.cli.lazy import run
-from limosa.cpu.facts import GuestCpu, HostCpu, Source
-from limosa.errors import LimosaError, PeerError
+from limosa.errors import PeerError
+from limosa.testing.agent import Here, Script, guest, opened, peer
 from limosa.testing.moves import record
-from limosa.units import GIB, HostName
-from limosa.web.agent.site import Site, event
+from limosa.units import GIB
+from limosa.web.agent.site import event
 from limosa.web.parts import News
-from limosa.wire.doctor import Diagnosis, Trouble, Weight
-from limosa.wire.guests import GuestShown, HostShown, WebLink
+from limosa.wire.doctor import Trouble, Weight
+from limosa.wire.guests import WebLink
 from limosa.wire.history import LogLine, MoveLog
-from limosa.wire.moves import MoveState, MoveStatus
-from limosa.wire.reports import GuestReport
+from limosa.wire.moves import MoveState
 
 EVIL = "<script>alert(1)</script><!--end-->\"'{{7*7}}\u202e" + "\r\ndata: x"
 OWN = {"Sec-Fetch-Site": "same-origin"}
-
-
-def guest(name: str = "web1", *, key: str = "u1", flags: tuple[str, ...] = ("avx2",), **shown: Any) -> GuestReport:
-    values: dict[str, Any] = {
-        "name": name,
-        "uuid": key,
-        "pid": 4711,
-        "host": "a",
-        "state": "running",
-        "memory": 2 * GIB,
-        "vcpus": 2,
-        "owner": "libvirt",
-        "monitor": "/run/web1.qmp",
-        "movable": "yes",
-    }
-    cpu = GuestCpu(guest=name, model="qemu64", flags=flags, accel="tcg", machine="pc-q35-7.2", qemu=(7, 2, 0))
-    return GuestReport(
-        key=key,
-        shown=GuestShown(**(values | shown)),
-        epoch=3,
-        here=True,
-        cpu=cpu,
-        disk=GIB,
-        networks=("br0",),
-        load=0.5,
-        blocked=(),
-    )
-
-
-def peer(name: str, **more: Any) -> HostShown:
-    values: dict[str, Any] = {"name": name, "address": f"{name}.example:7447", "migration_address": name}
-    return HostShown(**(values | {"reachable": True} | more))
-
-
-@dataclass
-class Script:
-    """What the agent sees, and what it is told to do."""
-
-    guests: tuple[GuestReport, ...] = (guest(),)
-    hosts: tuple[HostShown, ...] = (peer("a"), peer("b", memory_free=8 * GIB, round_trip=0.0012))
-    flags: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {"b": ("avx2",), "c": ()})
-    flying: dict[str, MoveStatus] = field(default_factory=dict)
-    told: list[Any] = field(default_factory=list)
-    peer_log: MoveLog | LimosaError = field(default_factory=lambda: MoveLog(lines=()))
-
-
-class Here(Agent):
-    """An agent on a host that is a script."""
-
-    script: Script
-
-    async def reports(self) -> tuple[GuestReport, ...]:
-        return self.script.guests
-
-    async def known_hosts(self) -> tuple[HostShown, ...]:
-        return self.script.hosts
-
-    async def cpu(self, host: HostName, ask: CpuAsk) -> HostCpu:
-        return HostCpu(host=host, source=Source.QEMU, flags=self.script.flags[host], accel=ask.accel)
-
-    async def log_at(self, host: HostName, move: str) -> MoveLog:
-        if isinstance(self.script.peer_log, LimosaError):
-            raise self.script.peer_log
-        return self.script.peer_log
-
-    async def examine(self, *, fix: bool) -> Diagnosis:
-        assert not fix
-        troubles = (Trouble(weight=Weight.ERROR, host="b", what=EVIL, guest_runs="a and b", remedy="fence one"),)
-        return Diagnosis(hosts=(), troubles=troubles)
 
 
 @dataclass
@@ -152,47 +75,22 @@ class Bench:
 
 @asynccontextmanager
 async def running(script: Script) -> AsyncIterator[Bench]:
-    with tempfile.TemporaryDirectory(prefix="lm-") as directory:  # pytest's own paths are too long for a socket
-        dirs = {key: f"{directory}/{key}" for key in ("state_dir", "pki_dir")}
-        given = {"host": "a", "qemu": [], "run_dir": directory, "web": "127.0.0.1:0", **dirs}
-        agent = Here(load(Path(directory), overrides=given), lambda running: Site(running).answer)
-        agent.script = script
-        api, front = agent._api, agent._front
-        assert isinstance(api, Api)
-        await front.open()
-        await api.open()
-        socket = aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(agent.config.socket)))
-        port = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        try:
-            yield Bench(agent, script, socket, port, f"http://127.0.0.1:{front.port}")
-        finally:
-            await socket.close()
-            await port.close()
-            await front.close()
-            await api.close()
-            await agent.peers.close()
-            agent.moves.store.close()
+    async with (
+        opened(script) as (agent, web),
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(agent.config.socket))) as socket,
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as port,
+    ):
+        yield Bench(agent, script, socket, port, f"http://127.0.0.1:{web}")
 
 
 @pytest.fixture
-async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    script = Script()
-    async with running(script) as made:
-        moves, now = made.agent.moves, time.time()
+async def bench() -> AsyncIterator[Bench]:
+    trouble = Trouble(weight=Weight.ERROR, host="b", what=EVIL, guest_runs="a and b", remedy="fence one")
+    async with running(Script(troubles=(trouble,))) as made:
+        now = time.time()
         line = LogLine(at=now - 50, host="a", level="info", event="move begins")
-        moves.archive.keep(record("m-past", began=now - 60), MoveLog(lines=(line,)))
-        flying = record("m-flying", began=now - 5, state=MoveState.RUNNING)
-        kept = moves.record
-
-        async def steer(name: str, *more: Any) -> MoveStatus:
-            script.told.append((name, *more))
-            return flying.status
-
-        monkeypatch.setattr(moves, "record", lambda move: flying if move == "m-flying" else kept(move))
-        monkeypatch.setattr(moves, "flying", lambda: (flying.status,))
-        monkeypatch.setattr(moves, "all", lambda: (flying.status,))
-        monkeypatch.setattr(moves, "abort", lambda move: steer("abort", move))
-        monkeypatch.setattr(moves, "set_speed", lambda move, rate: steer("speed", move, rate))
+        made.agent.moves.archive.keep(record("m-past", began=now - 60), MoveLog(lines=(line,)))
+        made.agent.flies(record("m-flying", began=now - 5, state=MoveState.RUNNING))
         yield made
 
 
