@@ -12,7 +12,7 @@ help:
 	@echo 'make soak     four guests around three hosts under random faults, MINUTES=3 SEED=n'
 	@echo 'make api      the REST API against its own description, with many examples: EXAMPLES=100, some ten minutes'
 	@echo 'make kills    controllers killed and replaced in the middle of drains, half an hour; ARGS="--kills 20 --way N"'
-	@echo 'make screenshots  every page of the dashboard and of reports, light and dark, wide and narrow, full and empty'
+	@echo 'make screenshots  every page of the dashboard, of an agent and of reports, in all colours and sizes, judged by axe'
 	@echo 'make check    format, lint, types, layers and the fast tests'
 	@echo 'make setup    packages, environment, QEMU 10.0 and guest image, and nothing else'
 	@echo 'make clean    remove what set-up made below .cache'
@@ -50,7 +50,7 @@ kills: setup
 	$(AS_ROOT) .venv/bin/python -m limosa.lab.kills $(ARGS)
 
 screenshots: setup
-	.venv/bin/python -m limosa.testing.screens --to build/screenshots $(ARGS)
+	.venv/bin/python -m limosa.testing.screens --to build/screenshots --axe tests/browser/vendor/axe.min.js $(ARGS)
 
 clean:
 	$(AS_ROOT) rm -rf .cache

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from limosa.testing.axe import NAMELESS_TABLES, serious
 from limosa.testing.chromium import PHONE, WIDE, Tab
 from limosa.testing.said import same_operation
 from limosa.testing.simulation import Api, simulated_fleet
@@ -12,7 +13,6 @@ from limosa.web.controller.simulated import Serving
 from limosa.wire.fleet import Role
 
 AXE = Path(__file__).parent / "vendor" / "axe.min.js"
-SERIOUS = {"serious", "critical"}
 HOSTS = "6"
 """A page of a thousand tiles is one tile a thousand times, and takes axe minutes."""
 
@@ -49,27 +49,6 @@ def pages(api: Api) -> list[str]:
     ]
 
 
-def serious(tab: Tab) -> list[str]:
-    """What axe finds on the page that is serious."""
-    tab.ask(AXE.read_text())
-    run = "const done = arguments[0]; axe.run({resultTypes: ['violations']}).then(done, why => done({error: `${why}`}))"
-    told = tab.driver.execute_async_script(run)
-    assert "error" not in told, told["error"]
-    return [
-        f"{found['id']} ({found['impact']}): {node['html'][:200]}"
-        for found in told["violations"]
-        if found["impact"] in SERIOUS
-        for node in found["nodes"]
-    ]
-
-
-NAMELESS_TABLES = """
-  return [...document.querySelectorAll('table:not(.u-legend)')].filter(table => {
-    const heads = [...table.querySelectorAll('th')];
-    return !heads.length || heads.some(head => !head.scope && !head.closest('thead')) || !table.tHead;
-  }).map(table => table.outerHTML.slice(0, 200))"""
-
-
 @pytest.mark.parametrize(("theme", "size"), [("light", WIDE), ("dark", PHONE)])
 def test_axe_finds_nothing_serious_and_no_page_is_wider_than_a_phone(
     tab: Tab, api: Api, fleet: Serving, pages: list[str], theme: str, size: tuple[int, int]
@@ -86,7 +65,7 @@ def test_axe_finds_nothing_serious_and_no_page_is_wider_than_a_phone(
         tab.go(page)
         assert tab.ask("return document.documentElement.dataset.theme") == theme
 
-        found = serious(tab)
+        found = serious(tab.driver, AXE)
         found += [f"{tab.overflow()} px too wide"] if tab.overflow() else []
         found += [f"a table without heads: {table}" for table in tab.ask(NAMELESS_TABLES)]
         if found:

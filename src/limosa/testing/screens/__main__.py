@@ -1,6 +1,6 @@
-"""Pictures of every page: light and dark, wide and narrow, of a full fleet and of an empty one.
+"""Pictures of every page: light and dark, wide and narrow, of a full fleet or host and of an empty one.
 
-python -m limosa.testing.screens --to build/screenshots [--only fleet --only host]
+python -m limosa.testing.screens --to build/screenshots [--axe axe.min.js] [--only fleet --only host]
 """
 
 import argparse
@@ -14,6 +14,9 @@ from typing import NamedTuple
 from selenium.webdriver.common.by import By
 
 from limosa.history.page import html as report_page
+from limosa.testing.axe import faults
+from limosa.testing.screens.agent import EMPTY_PAGES as EMPTY_AGENT
+from limosa.testing.screens.agent import PAGES, agent_served
 from limosa.testing.screens.browser import DESK, PHONE, Screen, screen
 from limosa.testing.screens.fleets import Fleet, served
 from limosa.testing.screens.story import Story, begun, documents, flying
@@ -21,7 +24,7 @@ from limosa.testing.simulation import Api
 from limosa.web.frame import Theme
 from limosa.wire.fleet import Role
 
-FULL = Fleet(hosts=200, odd=True, hurry=4.0)
+FULL = Fleet(hosts=100, odd=True, hurry=4.0)
 EMPTY = Fleet(hosts=0)
 THEMES = (Theme.LIGHT, Theme.DARK)
 
@@ -34,7 +37,8 @@ class Taken(NamedTuple):
 
     file: str
     page: str
-    overflow: int
+    faults: tuple[str, ...]
+    """What keeps somebody from using it."""
 
 
 def pages_of(story: Story, move: str) -> Mapping[str, str]:
@@ -89,80 +93,107 @@ EMPTY_PAGES = {
 }
 
 
+class Camera(NamedTuple):
+    """What to take.
+
+    Attributes:
+        to: a directory.
+        only: names of pages; empty for all.
+        axe: axe-core, which judges each page; None without.
+    """
+
+    to: Path
+    only: tuple[str, ...]
+    axe: Path | None
+
+    def chosen(self, pages: Mapping[str, str]) -> Mapping[str, str]:
+        """Those that are asked for."""
+        return {name: where for name, where in pages.items() if not self.only or name in self.only}
+
+    def take(self, window: Screen, name: str, theme: Theme, size: str) -> Taken:
+        """The page that is open."""
+        file = f"{name}.{theme}.{size}.png"
+        (self.to / file).write_bytes(window.picture())
+        wider = window.overflow()
+        found = [f"{wider} pixels wider than its window"] if wider > 0 else []
+        found += faults(window.driver, self.axe) if self.axe else []
+        return Taken(file, name, tuple(found))
+
+    def all(self, window: Screen, fleet: str, pages: Callable[[], Mapping[str, str]]) -> Iterator[Taken]:
+        """Pages, in all colours and sizes; they are asked for again for each."""
+        for theme in THEMES:
+            window.coloured(theme)
+            for size, pixels in SIZES.items():
+                window.sized(pixels)
+                for name, where in pages().items():
+                    window.open(where)
+                    yield self.take(window, f"{name}.{fleet}", theme, size)
+
+
 def main(arguments: list[str]) -> int:
-    """Take them; returns 1 where a page is wider than its window."""
+    """Take them; returns 1 where a page is wider than its window, or axe finds something serious."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, required=True, help="a directory; what is in it is written over")
     parser.add_argument("--only", action="append", default=[], metavar="PAGE", help="of these pages alone")
+    parser.add_argument("--axe", type=Path, help="axe-core, as one file: it judges each page that is taken")
     asked = parser.parse_args(arguments)
     asked.to.mkdir(parents=True, exist_ok=True)
-    taken = [*_full(asked.to, asked.only), *_empty(asked.to, asked.only)]
+    camera = Camera(asked.to, tuple(asked.only), asked.axe)
+    taken = [*_full(camera), *_empty(camera), *_agent(camera, "full", PAGES), *_agent(camera, "empty", EMPTY_AGENT)]
     (asked.to / "index.html").write_text(_index(taken))
-    wider = [each for each in taken if each.overflow > 0]
-    for each in wider:
-        print(f"{each.file}: {each.overflow} pixels wider than its window")
+    for each in taken:
+        for fault in each.faults:
+            print(f"{each.file}: {fault}")
     print(f"{len(taken)} pictures: {asked.to / 'index.html'}")
-    return 1 if wider else 0
+    return 1 if any(each.faults for each in taken) else 0
 
 
-def _full(to: Path, only: list[str]) -> Iterator[Taken]:
+def _full(camera: Camera) -> Iterator[Taken]:
+    if camera.only and all(page.startswith("agent-") for page in camera.only):
+        return
     with served(FULL) as serving:
         api = Api(serving.url, serving.tokens[Role.OPERATOR])
         story = begun(api, FULL)
         with screen(serving.url) as window:
-            yield from _signing_in(window, to, only)
+            window.open("/sign-in")
+            yield from camera.all(window, "full", lambda: camera.chosen({"sign-in": "/sign-in"}))
             window.sign_in(serving.tokens[Role.ADMIN])
-            yield from _all(window, to, "full", lambda: _chosen(pages_of(story, flying(api, story)), only))
-            yield from _keys(window, to, only)
-            yield from _reports(window, to, api, story, only)
+            yield from camera.all(window, "full", lambda: camera.chosen(pages_of(story, flying(api, story))))
+            yield from _keys(window, camera)
+            yield from _reports(window, camera, api, story)
 
 
-def _empty(to: Path, only: list[str]) -> Iterator[Taken]:
+def _empty(camera: Camera) -> Iterator[Taken]:
+    if not camera.chosen(EMPTY_PAGES):
+        return
     with served(EMPTY) as serving, screen(serving.url) as window:
         window.sign_in(serving.tokens[Role.ADMIN])
-        yield from _all(window, to, "empty", lambda: _chosen(EMPTY_PAGES, only))
+        yield from camera.all(window, "empty", lambda: camera.chosen(EMPTY_PAGES))
 
 
-def _chosen(pages: Mapping[str, str], only: list[str]) -> Mapping[str, str]:
-    return {name: where for name, where in pages.items() if not only or name in only}
+def _agent(camera: Camera, what: str, pages: Mapping[str, str]) -> Iterator[Taken]:
+    if not camera.chosen(pages):
+        return
+    with agent_served(empty_handed=what == "empty") as link, screen(link) as window:
+        window.open(link)
+        yield from camera.all(window, what, lambda: camera.chosen(pages))
 
 
-def _all(window: Screen, to: Path, fleet: str, pages: Callable[[], Mapping[str, str]]) -> Iterator[Taken]:
-    for theme in THEMES:
-        window.coloured(theme)
-        for size, pixels in SIZES.items():
-            window.sized(pixels)
-            for name, where in pages().items():
-                window.open(where)
-                yield _take(window, to, f"{name}.{fleet}", theme, size)
-
-
-def _take(window: Screen, to: Path, name: str, theme: Theme, size: str) -> Taken:
-    file = f"{name}.{theme}.{size}.png"
-    (to / file).write_bytes(window.picture())
-    return Taken(file, name, window.overflow())
-
-
-def _signing_in(window: Screen, to: Path, only: list[str]) -> Iterator[Taken]:
-    window.open("/sign-in")
-    yield from _all(window, to, "full", lambda: _chosen({"sign-in": "/sign-in"}, only))
-
-
-def _keys(window: Screen, to: Path, only: list[str]) -> Iterator[Taken]:
-    if only and "keys" not in only:
+def _keys(window: Screen, camera: Camera) -> Iterator[Taken]:
+    if not camera.chosen({"keys": "/hosts"}):
         return
     window.coloured(Theme.LIGHT)
     window.sized(DESK)
     window.open("/hosts")
     window.driver.find_element(By.TAG_NAME, "body").send_keys("?")
-    yield _take(window, to, "keys.full", Theme.LIGHT, "wide")
+    yield camera.take(window, "keys.full", Theme.LIGHT, "wide")
 
 
-def _reports(window: Screen, to: Path, api: Api, story: Story, only: list[str]) -> Iterator[Taken]:
-    if only and "report" not in only:
+def _reports(window: Screen, camera: Camera, api: Api, story: Story) -> Iterator[Taken]:
+    if not camera.chosen({"report": ""}):
         return
     for name, document in documents(api, story).items():
-        page = to / f"report-{name}.html"
+        page = camera.to / f"report-{name}.html"
         page.write_text(report_page(document, made=time.time()))
         for theme in THEMES:
             preferred = [{"name": "prefers-color-scheme", "value": str(theme)}]
@@ -170,7 +201,7 @@ def _reports(window: Screen, to: Path, api: Api, story: Story, only: list[str]) 
             for size, pixels in SIZES.items():
                 window.sized(pixels)
                 window.open(page.absolute().as_uri())
-                yield _take(window, to, f"report-{name}.full", theme, size)
+                yield camera.take(window, f"report-{name}.full", theme, size)
 
 
 _STYLE = """

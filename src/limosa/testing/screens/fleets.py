@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from typing import Any
 
 import msgspec
 import structlog
@@ -76,20 +77,21 @@ def served(fleet: Fleet) -> Iterator[Serving]:
     process.start()
     there.close()
     try:
-        yield _told(here)
+        serving: Serving = told(here)
+        yield serving
     finally:
         process.terminate()
         process.join()
 
 
-def _told(pipe: Connection) -> Serving:
+def told(pipe: Connection) -> Any:
+    """What a process says when it serves. Raises RuntimeError."""
     if not pipe.poll(PATIENCE):
-        raise RuntimeError("the fleet is not served yet")
+        raise RuntimeError("nothing is served yet")
     try:
-        told: Serving = pipe.recv()
+        return pipe.recv()
     except EOFError as error:
-        raise RuntimeError("the fleet's process ended") from error
-    return told
+        raise RuntimeError("the process that serves has ended") from error
 
 
 def _run(fleet: Fleet, pipe: Connection) -> None:
