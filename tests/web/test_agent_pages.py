@@ -148,13 +148,21 @@ async def test_history_moves_hosts_doctor_and_search_have_pages(bench: Bench) ->
     assert "m-past" in await bench.get("/history")
     assert "m-flying" in await bench.get("/moves")
     assert "1.2 ms" in await bench.get("/hosts")
-    assert "b.example:7447" in await bench.get("/hosts/b")
+    assert "<h1>b " in (host := await bench.get("/hosts/b"))
+    assert "b.example:7447" in host
     assert "fence one" in await bench.get("/doctor")
     assert "web1" in await bench.get("/search?q=we")
     assert 'href="/moves/m-past"' in await bench.get("/search?q=m-")
     for missing in ("/guests/web9", "/moves/m9", "/hosts/z", "/fleet", "/history?week=2020-W99"):
         status = 400 if "week" in missing else 404
         assert 'class="failure"' in await bench.get(missing, status)
+
+
+async def test_a_host_that_knows_no_other_is_told_what_to_do(bench: Bench) -> None:
+    assert "List one in" not in await bench.get("/hosts")
+    bench.script.hosts = (peer("a"),)
+    async with running(bench.script) as alone:
+        assert "List one in" in await alone.get("/hosts")
 
 
 async def test_a_hostile_name_is_text_on_every_page(bench: Bench) -> None:

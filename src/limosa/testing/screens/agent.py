@@ -67,7 +67,7 @@ def full() -> Script:
             peer("c", version="0.1.0", cpus=64, memory_free=4 * GIB, qemu_versions=("7.2.17",), round_trip=0.0012),
             peer("d", reachable=False, why_not="no route to host"),
         ),
-        facts=(Facts(host="a"), Facts(host="b")),
+        facts=(Facts(host="a"),),
         troubles=(
             Trouble(
                 weight=Weight.WARNING,
@@ -151,4 +151,4 @@ def _flying(now: float) -> MoveRecord:
     )
     steps = (*made.status.steps, copy)
     status = msgspec.structs.replace(made.status, error=None, progress=(ram,), stage=Stage.COPY, steps=steps)
-    return msgspec.structs.replace(made, status=status)
+    return msgspec.structs.replace(made, status=status, ended=None)

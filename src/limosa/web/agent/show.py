@@ -132,7 +132,7 @@ async def show_host(visit: Visit) -> Shown:
     known = [host for host in await visit.asked.hosts.get() if host.name == name]
     if not known:
         raise NotFound(f"{visit.asked.host} knows no host {name}", remedy="limosa hosts lists them")
-    return Shown(name, views.peers(visit.asked.host, known))
+    return Shown(name, views.one_peer(visit.asked.host, known[0]))
 
 
 async def show_doctor(visit: Visit) -> Shown:

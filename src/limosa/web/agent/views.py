@@ -201,15 +201,27 @@ class PeerRow:
 
 @dataclass(frozen=True, slots=True)
 class Peers:
-    """The page."""
+    """The page of all of them, or of one."""
 
     host: str
     rows: tuple[PeerRow, ...]
+    only: PeerRow | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether it knows no other host."""
+        return all(row.name == self.host for row in self.rows) and self.only is None
 
 
 def peers(host: str, known: Sequence[HostShown]) -> Peers:
     """Hosts, as GET /v1/hosts says them."""
     return Peers(host, tuple(map(_peer, known)))
+
+
+def one_peer(host: str, known: HostShown) -> Peers:
+    """One of them."""
+    row = _peer(known)
+    return Peers(host, (row,), row)
 
 
 def _peer(host: HostShown) -> PeerRow:

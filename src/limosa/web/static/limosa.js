@@ -222,7 +222,7 @@
     legend: { show: told.series.length > 1 },
     scales: { x: { time: told.time === true }, y: { range: (_plot, _least, most) => [0, most > 0 ? 1.08 * most : 1] } },
     axes: [
-      { ...axis, label: told.x, ...(told.time ? { space: 96, values: (_plot, at) => at.map(day) } : {}) },
+      { ...axis, label: told.x, size: 32, labelSize: 22, ...(told.time ? { space: 96, values: (_plot, at) => at.map(day) } : {}) },
       { ...axis, label: told.y, size: 64 },
     ],
     series: [
