@@ -235,6 +235,7 @@
         dash: place % 3 === 1 ? [6, 3] : place % 3 === 2 ? [2, 3] : undefined,
         paths: told.bars ? uPlot.paths.bars({ size: [0.8, 60] }) : undefined,
         fill: told.bars ? colour("--line-1") : undefined,
+        points: { fill: colour("--paper") },
       })),
     ],
   });
