@@ -109,7 +109,8 @@ class Demo:
         checks = await self._check(guest, source, destination, status, before, pings)
         seen = tuple(watched(address, pings.traces[address].probes.values()) for address in demo_guest.ADDRESSES)
         moved = Moved(status, since_first_ping(pings, began), seen, pings.worst_late_ms, checks)
-        kept = "every promise kept" if moved.holds else "NOT every promise kept"
+        broken = "; ".join(f"{check.what}: {check.seen}" for check in checks if not check.holds)
+        kept = f"NOT kept: {broken}" if broken else "every promise kept"
         self._say(f"moved in {status.elapsed:.1f} s, longest ping gap {moved.worst.worst.ms:.0f} ms, {kept}")
         return moved
 
