@@ -40,6 +40,9 @@ from limosa.wire.moves import MoveRequest, Progress
 RUNNING_STATES = frozenset({"setup", "active", "pre-switchover", "device", "cancelling", "postcopy-active"})
 """Migration states in which a QEMU still has a migration under way (qapi/migration.json, MigrationStatus)."""
 
+QUIT_LIMIT = 30.0
+"""Seconds that a QEMU which has handed its guest over may take to end: it closes its disks first."""
+
 PAUSED_BY_MIGRATION = frozenset({"finish-migrate", "postmigrate"})
 """Run states that a migration leaves behind at the source."""
 
@@ -297,14 +300,18 @@ class Departure:
         return {**told, "blackout_ms": self.blackout_ms}
 
     async def quit(self) -> None:
-        """The source QEMU quits; it has handed everything over."""
-        with contextlib.suppress(MonitorError, TimeoutError):
+        """The source QEMU quits, and is gone; it has handed everything over."""
+        hangs = not self.alive
+        try:
             if self.precopier and self.alive:
                 await self.precopier.read_final()
             await self.monitor.execute("quit")
-            await asyncio.wait_for(self.monitor.gone(), timeout=30)
-        # One that hangs, or that this agent could not attach to again; it must never run again.
-        self.qemus.kill_guest(self.guest)
+        except MonitorLost:
+            pass  # it hung up while it ended
+        except MonitorError:
+            hangs = True
+        # One that hangs, or that this agent could not attach to again, must never run again.
+        await self.qemus.see_end(self.guest, within=0 if hangs else QUIT_LIMIT)
         for monitor in self.profile.monitors:
             if monitor.path and Path(monitor.path).parent.parent == Path(self.host.run_dir) / "guests":
                 shutil.rmtree(Path(monitor.path).parent, ignore_errors=True)

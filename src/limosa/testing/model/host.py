@@ -176,9 +176,9 @@ class ModelQemus(Qemus):
             if qemu.monitor_path == monitor:
                 qemu.die()
 
-    def kill_guest(self, guest: FoundGuest) -> None:
+    async def see_end(self, guest: FoundGuest, *, within: float) -> None:
         """SIGKILL to one process."""
-        self._host.world.at(f"{self._host.name} kills the guest's process")
+        self._host.world.at(f"{self._host.name} sees the end of the guest's process")
         if (qemu := self._host.process(guest.pid)) is not None:
             qemu.die()
 
