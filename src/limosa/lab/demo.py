@@ -80,8 +80,7 @@ class Demo:
         async with demo_guest.connected(self._lab) as guest:
             status = await guest.status()
             self._say(f"guest up after {status.uptime_ns / 1e9:.1f} s: {status.cpus} vCPUs, 512 MiB, two local disks")
-            await demo_guest.plug_in(first)
-            await demo_guest.until_complete(guest)
+            await demo_guest.plug_in(first, guest)
             self._say("plugged in while it runs: a volume over NBD, a second NIC, a DIMM of 128 MiB, a third vCPU")
             plugged_sum = await demo_guest.fill_plugged_memory(guest)
             there = await self._move(guest, first, second, plugged_sum)
