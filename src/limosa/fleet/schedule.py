@@ -64,6 +64,8 @@ class _Course:
 
     inventory: Inventory
     plan: Sequence[Planned]
+    hosts: Mapping[str, Host]
+    """By name."""
     running: dict[int, _Job] = field(default_factory=dict)
     crossing: dict[Gate, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Moves that run, by what they cross."""
@@ -122,7 +124,7 @@ def play(inventory: Inventory, plan: Sequence[Planned], fate: Fate, *, tries: in
     A move that fails takes as long as one that does not, and is tried again when nothing else is ready. What waits for
     a move that fails to the last never starts.
     """
-    course = _Course(inventory, plan)
+    course = _Course(inventory, plan, {str(host.name): host for host in inventory.hosts})
     waiting, numbers = [len(planned.after) for planned in plan], [0] * len(plan)
     followers: dict[int, list[int]] = defaultdict(list)
     for place, planned in enumerate(plan):
@@ -210,8 +212,8 @@ def _share_again(course: _Course, gates: Iterable[Gate], now: float) -> None:
 def _bandwidth(course: _Course, gate: Gate) -> float:
     """Bytes per second that moves may send through a gate."""
     if gate not in course.bandwidth:
-        limits, hosts = course.inventory.limits, {str(name): host for name, host in course.inventory.by_name.items()}
-        course.bandwidth[gate] = capacity(limits, hosts, gate) or _assumed_capacity(limits, gate)
+        limits = course.inventory.limits
+        course.bandwidth[gate] = capacity(limits, course.hosts, gate) or _assumed_capacity(limits, gate)
     return course.bandwidth[gate]
 
 
