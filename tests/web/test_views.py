@@ -16,6 +16,7 @@ from limosa.web import words
 from limosa.web.look import Look
 from limosa.web.views import cpu, fleet, history, hosts, move, search
 from limosa.web.views import guest as guest_view
+from limosa.web.views import guests as guests_view
 from limosa.web.views import host as host_view
 from limosa.web.views.operations import clock, operation_page
 from limosa.web.views.states import of_host, of_item, of_move, of_phase
@@ -113,6 +114,14 @@ def test_hosts_are_filtered_by_pool_and_found_by_rack() -> None:
     assert [row.name for row in hosts.hosts(look(), {"pool": str(pool)}).table.rows] == ["h1", "h2"]
     assert [row.name for row in hosts.hosts(look(), {"q": "R1"}).table.rows] == ["h1"]
     assert [row.name for row in hosts.hosts(look(), {"sort": "load"}).table.rows] == ["h0", "h1", "h2"]
+
+
+def test_guests_whose_bars_look_the_same_have_the_same_bar() -> None:
+    there = look()
+    close = [msgspec.structs.replace(there.guests[0], load=4 * share) for share in (0.30001, 0.30002)]
+    first, second = map(guests_view.guest_row, close)
+    assert first == second
+    assert (first.load, first.load_said) == (0.3, "30 %")
 
 
 def test_a_host_says_how_many_guests_could_come_and_what_keeps_the_others_away() -> None:

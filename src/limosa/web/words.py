@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from limosa.units import format_rate, format_size
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 NONE = "—"
 """Stands where nothing is known, or nothing is to be said."""
+SIZES = 4000
+"""Sizes that are kept as they are said: of a fleet's guests most have the same few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.0f} ms" if value < 1000 else lasting(value / 1000)
 
 
+@lru_cache(SIZES)
 def size(value: float | None) -> str:
     """Bytes: `1.5 GiB`."""
     return NONE if value is None else format_size(value)
@@ -79,6 +83,11 @@ def size(value: float | None) -> str:
 def rate(value: float | None) -> str:
     """Bytes per second: `112.0 MiB/s`; nothing is known of a rate of 0."""
     return format_rate(value) if value else NONE
+
+
+def drawn(share: float | None) -> float | None:
+    """A share as exact as a bar can show it, so that many rows have the same bar."""
+    return None if share is None else round(share, 3)
 
 
 def percent(share: float | None) -> str:
