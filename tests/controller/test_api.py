@@ -118,11 +118,14 @@ async def test_an_approved_drain_closes_its_host_first_and_a_cancelled_one_opens
     assert (refused.status_code, refused.json()["code"]) == (409, "blocked")
     # No agent answers, so that nothing moves: the drain waits, and can be ended.
     assert (await api.operator.post(f"/v1/operations/{name}/pause", json={"why": "lunch"})).status_code == 202
+    assert (await api.operator.post(f"/v1/operations/{name}/resume", json={"why": "back"})).status_code == 202
     assert (await api.operator.post(f"/v1/operations/{name}/cancel", json={})).status_code == 202
     changes = (await api.viewer.get("/v1/audit/changes")).json()["items"]
-    assert [(c["who"], c["what"], c["why"]) for c in changes if c["subject"] == name][:2] == [
+    assert [(c["who"], c["what"], c["why"]) for c in changes if c["subject"] == name][:4] == [
         ("operator", "cancel", ""),
+        ("operator", "resume", "back"),
         ("operator", "pause", "lunch"),
+        ("operator", "begin", ""),
     ]
 
 

@@ -9,7 +9,7 @@ from limosa.web import words
 from limosa.web.links import Query, address, path
 from limosa.web.table import Choice, Column, Table, choices, table
 from limosa.web.views.states import Sign, of_item, of_phase
-from limosa.wire.fleet import Item, ItemState, LeftGuest, Operation, OperationKind, Phase
+from limosa.wire.fleet import About, Item, ItemState, LeftGuest, Operation, OperationKind, Phase
 
 LIST = 50
 """Operations of one page."""
@@ -80,7 +80,7 @@ def _row(operation: Operation, now: float) -> OperationRow:
     )
 
 
-def about(operation: Operation) -> str:
+def about(operation: Operation | About) -> str:
     """What an operation is about, in one line."""
     if operation.kind is OperationKind.MOVE:
         return words.listed([f"{item.name} to {item.destination}" for item in operation.items], 3)
