@@ -213,7 +213,12 @@ async def test_a_silent_host_is_shown_as_silent_and_its_guests_as_last_seen(api:
     assert (await api.viewer.get("/v1/guests/web1")).json()["silent_for"] > 90
     planned = (await api.operator.post("/v1/plans", json={"kind": "drain", "hosts": ["a"]})).json()
     assert planned["items"] == []
-    assert planned["left"][0]["why"] == "a is lost"
+    assert planned["left"][0]["why"].startswith("the agent of a has been silent since 20")
+    (away,) = [fit for fit in (await api.viewer.get("/v1/guests/db1/fits")).json() if fit["host"] == "a"]
+    assert [why.partition(" since ")[0] for why in away["reasons"]] == ["has been silent"]
+    assert (await api.admin.put("/v1/hosts/a/state", json={"state": "lost"})).status_code == 200
+    given_up = (await api.operator.post("/v1/plans", json={"kind": "drain", "hosts": ["a"]})).json()
+    assert given_up["left"][0]["why"] == "a is lost"
 
 
 async def test_rules_keep_guests_apart(api: Api) -> None:
