@@ -143,9 +143,13 @@ def test_a_guests_page_counts_reasons_over_hosts() -> None:
 
 def test_pools_count_who_takes_whose_guests_and_a_flag_says_who_has_it() -> None:
     shown = cpu.cpu(look(), {"flag": "AVX2"})
-    assert [(row.number, row.takes, row.leaves) for row in shown.pools] == [(1, "0", "2"), (2, "2", "1")]
+    assert [(row.number, row.takes, row.leaves) for row in shown.pools] == [
+        (1, "0 others", "2 others"),
+        (2, "2 others", "1 other"),
+    ]
     assert shown.flag
-    assert (shown.flag.hosts_with, shown.flag.hosts_without, shown.flag.guests) == ("2 hosts", "1 host", "1 guest")
+    told = (shown.flag.hosts_with, shown.flag.hosts_without, shown.flag.guests)
+    assert told == ("2 hosts have", "1 host lacks", "1 guest sees")
     assert cpu.cpu(look(), {"flag": "warp"}).unknown == "warp"
     assert shown.flags == ("avx2",)
 

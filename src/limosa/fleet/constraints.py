@@ -13,7 +13,7 @@ import msgspec
 from limosa.cpu.compat import Severity, compatible
 from limosa.cpu.facts import GuestCpu, HostCpu
 from limosa.fleet.inventory import Guest, GuestId, Host, HostState, Inventory
-from limosa.units import GuestName, HostName, format_size, format_time
+from limosa.units import GuestName, HostName, format_count, format_size, format_time
 
 
 class Constraint(StrEnum):
@@ -130,7 +130,7 @@ def _blocking(guest: GuestCpu, host: HostCpu) -> Iterator[str]:
 def _of_room(inventory: Inventory, guest: Guest, host: Host) -> Said:
     free = inventory.free(host.name)
     if guest.vcpus > free.vcpus:
-        yield Constraint.VCPUS, f"has room for {max(0, free.vcpus)} vCPUs; it takes {guest.vcpus}"
+        yield Constraint.VCPUS, f"has room for {format_count(max(0, free.vcpus), 'vCPU')}; it takes {guest.vcpus}"
     if guest.memory > free.memory:
         yield Constraint.MEMORY, f"has {_size(free.memory)} of memory free; it takes {_size(guest.memory)}"
     if guest.disk and guest.disk > free.disk:

@@ -14,7 +14,7 @@ from limosa.fleet.bandwidth import gates as gates_of
 from limosa.fleet.inventory import Guest, Host, Inventory, Limits
 from limosa.fleet.plan import Emptied, Planned, Prediction, Timed
 from limosa.migration.predict import ASSUMED_RATE, SETUP_SECONDS
-from limosa.units import Bytes, HostName, Seconds, format_rate
+from limosa.units import Bytes, HostName, Seconds, format_count, format_rate
 
 LEAST_PROGRESS = 0.1
 """Share of a link that pre-copy gains at least: below it, the guest is throttled until it does, or its move fails."""
@@ -228,9 +228,9 @@ def _link(hosts: Mapping[HostName, Host], name: HostName) -> float:
 def _assumed(inventory: Inventory, plan: Sequence[Planned]) -> Iterator[str]:
     ends = {name for planned in plan for name in (planned.move.source, planned.move.destination)}
     if unknown := sum(not inventory.by_name[name].link for name in ends):
-        yield f"links of {unknown} hosts are not known: {format_rate(ASSUMED_RATE)} each"
+        yield f"nobody knows the link of {format_count(unknown, 'host')}: {format_rate(ASSUMED_RATE)} each"
     if unknown := sum(inventory.by_uuid[planned.move.guest].dirty_rate is None for planned in plan):
-        yield f"dirty rates of {unknown} guests are not measured: taken for idle"
+        yield f"nobody measured the dirty rate of {format_count(unknown, 'guest')}: taken for idle"
 
 
 def _doubtful(inventory: Inventory, plan: Sequence[Planned]) -> Iterator[str]:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 
-from limosa.units import format_rate, format_size
+from limosa.units import format_count, format_rate, format_size
+
+count = format_count
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 NONE = "—"
@@ -93,11 +95,6 @@ def drawn(share: float | None) -> float | None:
 def percent(share: float | None) -> str:
     """`0.456` -> `46 %`."""
     return NONE if share is None else f"{share * 100:.0f} %"
-
-
-def count(number: int, what: str, many: str = "") -> str:
-    """`1 host`, `1,204 hosts`."""
-    return f"{number:,} {what if number == 1 else many or what + 's'}"
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:
