@@ -18,7 +18,7 @@ from limosa.web.views import cpu, fleet, history, hosts, move, search
 from limosa.web.views import guest as guest_view
 from limosa.web.views import guests as guests_view
 from limosa.web.views import host as host_view
-from limosa.web.views.operations import clock, operation_page
+from limosa.web.views.operations import OperationPage, clock, operation_page
 from limosa.web.views.states import of_host, of_item, of_move, of_phase
 from limosa.wire.fleet import (
     FleetGuest,
@@ -210,6 +210,26 @@ def test_what_may_be_done_follows_from_the_phase() -> None:
         Phase.PARTLY: [],
         Phase.CANCELLED: [],
     }
+
+
+def test_the_moves_of_an_operation_have_the_columns_that_say_something_at_its_stage() -> None:
+    def heads(shown: OperationPage) -> list[str]:
+        return [head.title for head in shown.items.heads]
+
+    def page(*states: ItemState, attempts: int = 0, **more: object) -> OperationPage:
+        told = operation(*states, **more)  # type: ignore[arg-type]
+        items = tuple(msgspec.structs.replace(each, attempts=attempts, role="leave") for each in told.items)
+        return operation_page(msgspec.structs.replace(told, items=items), Limits(), 3, {}, NOW)
+
+    where = ["#", "Guest", "From", "To"]
+    assert heads(page(ItemState.WAITING, phase=Phase.PLANNED)) == [*where, "Why", "To send"]
+    assert heads(page(ItemState.WAITING)) == [*where, "State", "Why", "To send"]
+    moving = page(ItemState.MOVING, ItemState.WAITING, attempts=1)
+    assert heads(moving) == [*where, "State", "Attempts", "Began"]
+    done = page(ItemState.MOVING, ItemState.DONE, attempts=1)
+    assert heads(done) == [*where, "State", "Attempts", "Began", "Took"]
+    assert [row.took for row in done.items.rows] == [words.NONE, "1 min 20 s"]
+    assert done.shown == {"place", "name", "from", "to", "state", "attempts", "began", "took"}
 
 
 def test_hosts_that_say_the_same_of_a_guest_that_stays_are_put_together() -> None:
