@@ -203,6 +203,33 @@ async def test_errors_are_told_in_three_lines(web: Web) -> None:
         assert "to do" in told.words
 
 
+@pytest.mark.parametrize(
+    ("path", "said", "href"),
+    [
+        ("/hosts/none", "the page of hosts lists them", "/hosts"),
+        ("/guests/none", "the page of guests lists them; a UUID names one for certain", "/guests"),
+        ("/operations/none", "the page of operations lists them", "/operations"),
+        ("/moves/none", "the page of moves lists finished moves", "/history"),
+        ("/plan?kind=drain&hosts=zzz", "the page of hosts lists the fleet", "/hosts"),
+        ("/no/such/page", "go on from the fleet, or search", "/search"),
+    ],
+)
+async def test_where_the_next_step_is_a_page_an_error_leads_there(web: Web, path: str, said: str, href: str) -> None:
+    text = (await web.admin.get(path)).text
+    todo = text[text.index("<dt>to do</dt><dd>") :].partition("</dd>")[0]
+    assert said in re.sub("<[^>]*>", "", todo)
+    assert f'<a href="{href}">' in todo
+    assert (await web.admin.get(href)).status_code == 200
+
+
+async def test_an_operation_in_the_way_of_another_is_led_to(web: Web) -> None:
+    begun = await web.controller.submit(_drain("a"), "operator", "", "")
+    await web.controller.begin(begun.id, "operator", "")
+    kept = await web.operator.send("/operations/keep", kind="drain", hosts="a")
+    refused = await web.operator.send(f"{kept.headers['location']}/approve")
+    assert f'wait for it, or <a href="/operations/{begun.id}">cancel {begun.id}</a>' in refused.text
+
+
 async def test_an_empty_fleet_says_what_to_do_first(controller: Controller) -> None:
     web = await signed_in(app(controller, [extension()]), controller)
     for path, words in (

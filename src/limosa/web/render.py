@@ -13,6 +13,7 @@ from markupsafe import Markup
 from limosa.web import words
 from limosa.web.frame import Frame
 from limosa.web.links import address, path
+from limosa.web.remedies import pieces
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -82,7 +83,7 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.globals |= {"asset": asset, "path": path, "address": address, "words": words, "mark": mark}
+    made.globals |= {"asset": asset, "path": path, "address": address, "words": words, "mark": mark, "pieces": pieces}
     made.globals |= {"rows": rows, "bit": bit}
     made.globals["ui"] = made.get_template("ui.html").module
     return made
