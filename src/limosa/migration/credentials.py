@@ -7,6 +7,11 @@ USER = "limosa"
 CREDS = "limosa-tls"
 """Id of the tls-creds-psk object in both QEMUs."""
 
+CIPHERS_OF_CHOICE = "NORMAL:-CHACHA20-POLY1305:+CHACHA20-POLY1305"
+"""GnuTLS's own order, but for the last place. Of `NORMAL`, a pre-shared key of TLS 1.3 leaves ChaCha20, AES-128-GCM and
+AES-128-CCM, those with SHA-256, in this order: the slowest first, for which processors have no instructions. The order
+of the client counts (docs/qemu-notes.md)."""
+
 FFDHE2048 = """\
 -----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
@@ -18,6 +23,23 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 -----END DH PARAMETERS-----
 """
 """The group of RFC 7919, section A.1, as PKCS #3."""
+
+
+def client(creds: str, directory: Path) -> dict[str, str]:
+    """Arguments of `object-add` for the side that connects: the source, for RAM and for disks.
+
+    Args:
+        creds: the object's id.
+        directory: what `write_key` returned.
+    """
+    return {
+        "qom-type": "tls-creds-psk",
+        "id": creds,
+        "dir": str(directory),
+        "endpoint": "client",
+        "username": USER,
+        "priority": CIPHERS_OF_CHOICE,
+    }
 
 
 def write_key(directory: Path, key: str) -> Path:

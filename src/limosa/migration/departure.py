@@ -26,7 +26,7 @@ from limosa.errors import (
 )
 from limosa.guest.compare import Comparison, compare
 from limosa.guest.profile import FoundGuest, Profile
-from limosa.migration.credentials import USER, write_key
+from limosa.migration import credentials
 from limosa.migration.ends import Destination, OfferAnswer, Started, TakeAsk
 from limosa.migration.precopy import Precopier
 from limosa.migration.qemus import Qemus
@@ -183,12 +183,9 @@ class Departure:
     async def make_key(self, creds: str) -> str:
         """Make the one-time key, give it to the guest's QEMU as a client, and return it for the other end."""
         key = secrets.token_hex(32)
-        directory = write_key(self.directory, key)
+        directory = credentials.write_key(self.directory, key)
         await self.forget_key(creds)
-        await self.monitor.execute(
-            "object-add",
-            {"qom-type": "tls-creds-psk", "id": creds, "dir": str(directory), "endpoint": "client", "username": USER},
-        )
+        await self.monitor.execute("object-add", credentials.client(creds, directory))
         return key
 
     async def forget_key(self, creds: str) -> None:
