@@ -1,6 +1,7 @@
 """Bytes, seconds and names as types of their own, and how people write and read them."""
 
 import re
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NewType
 
@@ -52,6 +53,16 @@ def format_size(size: float) -> str:
 def format_rate(rate: float) -> str:
     """Bytes per second for people: `12.0 MiB/s`."""
     return f"{format_size(rate)}/s"
+
+
+def format_time(at: float) -> str:
+    """Seconds since 1970 as a time of day with its date: `2026-03-01 12:00 UTC`."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def format_count(number: int, what: str, many: str = "") -> str:
+    """`1 host`, `1,204 hosts`; `many` where it is not `what` and an s."""
+    return f"{number:,} {what if number == 1 else many or what + 's'}"
 
 
 def format_duration(seconds: float) -> str:

@@ -96,7 +96,7 @@ def test_from_the_map_to_the_end_and_back_home(tab: Tab, api: Api, fleet: Servin
     tab.click("main table a.mono")
     same_move(tab, api, done["items"][0]["move"])
     assert same_audit(tab, api, operation)[:2] == [
-        (Role.OPERATOR, "run", "lunch is over"),
+        (Role.OPERATOR, "resume", "lunch is over"),
         (Role.OPERATOR, "pause", "lunch"),
     ]
     tab.go(f"/hosts/{host}")

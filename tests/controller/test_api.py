@@ -118,11 +118,14 @@ async def test_an_approved_drain_closes_its_host_first_and_a_cancelled_one_opens
     assert (refused.status_code, refused.json()["code"]) == (409, "blocked")
     # No agent answers, so that nothing moves: the drain waits, and can be ended.
     assert (await api.operator.post(f"/v1/operations/{name}/pause", json={"why": "lunch"})).status_code == 202
+    assert (await api.operator.post(f"/v1/operations/{name}/resume", json={"why": "back"})).status_code == 202
     assert (await api.operator.post(f"/v1/operations/{name}/cancel", json={})).status_code == 202
     changes = (await api.viewer.get("/v1/audit/changes")).json()["items"]
-    assert [(c["who"], c["what"], c["why"]) for c in changes if c["subject"] == name][:2] == [
+    assert [(c["who"], c["what"], c["why"]) for c in changes if c["subject"] == name][:4] == [
         ("operator", "cancel", ""),
+        ("operator", "resume", "back"),
         ("operator", "pause", "lunch"),
+        ("operator", "begin", ""),
     ]
 
 
@@ -210,7 +213,12 @@ async def test_a_silent_host_is_shown_as_silent_and_its_guests_as_last_seen(api:
     assert (await api.viewer.get("/v1/guests/web1")).json()["silent_for"] > 90
     planned = (await api.operator.post("/v1/plans", json={"kind": "drain", "hosts": ["a"]})).json()
     assert planned["items"] == []
-    assert planned["left"][0]["why"] == "a is lost"
+    assert planned["left"][0]["why"].startswith("the agent of a has been silent since 20")
+    (away,) = [fit for fit in (await api.viewer.get("/v1/guests/db1/fits")).json() if fit["host"] == "a"]
+    assert [why.partition(" since ")[0] for why in away["reasons"]] == ["has been silent"]
+    assert (await api.admin.put("/v1/hosts/a/state", json={"state": "lost"})).status_code == 200
+    given_up = (await api.operator.post("/v1/plans", json={"kind": "drain", "hosts": ["a"]})).json()
+    assert given_up["left"][0]["why"] == "a is lost"
 
 
 async def test_rules_keep_guests_apart(api: Api) -> None:

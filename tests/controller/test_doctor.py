@@ -114,7 +114,7 @@ async def test_what_is_wrong_is_told_worst_first_with_host_guest_and_remedy(cert
     assert by_host["c"].guest_runs == "not known: c, d each report it as their own"
     assert (
         by_host["e"].what
-        == "the agent of e (active) has been silent for 99 s, with 3 guests as last seen: no route to host"
+        == "the agent of e (active) has been silent for 1 min 39 s, with 3 guests as last seen: no route to host"
     )
     assert by_host["b"].what == "b could not be asked: b hung up"
     assert all(each.remedy for each in found.troubles)

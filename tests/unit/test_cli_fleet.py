@@ -33,13 +33,13 @@ def test_a_drain_is_planned_and_played_through(tmp_path: Path, capsys: pytest.Ca
         "drain\n"
         "  moves      2, 1 of them to make room\n"
         "  predicted  30 s, 20.0 GiB\n"
-        "  in order   1 moves wait for others\n"
-        "  emptied    1 of 1 hosts (100 W, 0.50 an hour)\n"
-        "  assumed    dirty rates of 2 guests are not measured: taken for idle\n\n"
+        "  in order   1 move waits for others\n"
+        "  emptied    1 of 1 host (100 W, 0.50 an hour)\n"
+        "  assumed    nobody measured the dirty rate of 2 guests: taken for idle\n\n"
         "played through\n"
         "  moved    2 guests in 30 s, 20.0 GiB sent\n"
         "  failed   0 tries\n"
-        "  emptied  1 hosts\n"
+        "  emptied  1 host\n"
     )
 
 

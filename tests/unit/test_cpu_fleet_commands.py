@@ -169,7 +169,7 @@ def test_guests_that_pin_a_group_and_hosts_that_none_can_leave_are_named() -> No
     page = cost_page(costs(group, None, seen))
     assert "2 of 3 guests pin the group" in page
     assert "no guest can leave new: web1, web2" in page
-    assert "no guest pins the group; 1 can go to every host" in cost_page(costs(group, None, seen[2:3]))
+    assert "no guest pins the group; 1 guest can go to every host" in cost_page(costs(group, None, seen[2:3]))
 
 
 @pytest.mark.parametrize(

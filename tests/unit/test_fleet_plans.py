@@ -200,8 +200,8 @@ def test_what_is_not_known_is_said() -> None:
     fleet = Inventory(hosts=(host(0, 8), there), guests=(guest(0, 0, 2), guest(1, 0, 2, dirty_rate=2e9)))
     prediction = drain(fleet, [H0]).prediction
     assert prediction.assumed == (
-        "links of 1 hosts are not known: 110.0 MiB/s each",
-        "dirty rates of 1 guests are not measured: taken for idle",
+        "nobody knows the link of 1 host: 110.0 MiB/s each",
+        "nobody measured the dirty rate of 1 guest: taken for idle",
     )
     assert prediction.doubtful == ("g1",)
 

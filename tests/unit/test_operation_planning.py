@@ -1,9 +1,13 @@
 """What an operation makes of the fleet at its end: who came since, who stays, and what reports do not know yet."""
 
 import msgspec
+import pytest
 
+from limosa.cpu.compat import CpuFinding, compatible
+from limosa.cpu.facts import GuestCpu, HostCpu
+from limosa.fleet import constraints
 from limosa.fleet.inventory import Guest, Inventory
-from limosa.fleet.operations.planning import plan, replanned
+from limosa.fleet.operations.planning import fits, plan, replanned
 from limosa.testing.fleets import guest, host
 from limosa.wire.fleet import ItemState, Operation, OperationAsked, OperationKind
 
@@ -50,3 +54,16 @@ def test_a_guest_that_could_not_leave_at_first_leaves_when_it_can() -> None:
     drained = done(fleet(guest(0, 0, 2), guest(1, 0, 2, blocked=("a move to h1 is under way",))))
     assert [left.name for left in drained.left] == ["g1"]
     assert fresh(drained, fleet(guest(0, 1, 2, epoch=1), guest(1, 0, 2))) == ([("g1", "h0", "h1")], [])
+
+
+def test_where_a_guest_fits_is_asked_once_of_each_kind_of_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[HostCpu] = []
+
+    def counted(sees: GuestCpu, there: HostCpu) -> tuple[CpuFinding, ...]:
+        asked.append(there)
+        return compatible(sees, there)
+
+    monkeypatch.setattr(constraints, "compatible", counted)
+    many = Inventory(hosts=tuple(host(n, 8, kind=n % 3) for n in range(60)), guests=(guest(0, 0, 2, kind=1),))
+    assert sum(each.fits for each in fits(many, "g0")) == 40
+    assert len(asked) == 3

@@ -82,7 +82,7 @@ def test_check_names_what_is_missing(tmp_path: Path) -> None:
     [
         (NOW - timedelta(minutes=59), []),
         (NOW - timedelta(hours=2), ["ca-cert.pem is valid from", "host-cert.pem is valid from"]),
-        (NOW + timedelta(days=729), ["host-cert.pem expires in 1 days"]),
+        (NOW + timedelta(days=729), ["host-cert.pem expires in 1 day"]),
         (NOW + timedelta(days=731), ["host-cert.pem expired on 2032-01-01"]),
     ],
 )

@@ -9,11 +9,14 @@ import msgspec
 import pytest
 
 from limosa.api.app import app
+from limosa.fleet.chronicle import note
 from limosa.fleet.controller import Controller
+from limosa.fleet.inventory import HostState
+from limosa.fleet.operations.advance import Wish
 from limosa.testing.browser import Browser, Web, signed_in
 from limosa.testing.fleet import guest, report
 from limosa.web.controller.dashboard import extension
-from limosa.wire.fleet import HostSettings
+from limosa.wire.fleet import HostSettings, Role
 
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
@@ -132,6 +135,38 @@ async def test_a_drain_is_planned_shown_begun_paused_and_cancelled(web: Web) -> 
     assert "lunch" in (await page(web.viewer, "/audit?q=lunch")).words
 
 
+async def test_the_audit_log_has_the_words_of_the_buttons_and_leads_to_what_they_changed(web: Web) -> None:
+    begun = await web.controller.submit(_drain("a"), "operator", "", "")
+    await web.controller.begin(begun.id, "operator", "")
+    for wish in (Wish.PAUSE, Wish.RUN, Wish.CANCEL):
+        await web.controller.wish(begun.id, wish, "operator", "")
+    await web.controller.set_state("b", HostState.MAINTENANCE, "admin", "")
+    await web.controller.tokens.make("b", Role.VIEWER, "admin")
+    async with web.controller.database.write() as connection:
+        await note(connection, "operator", "run", begun.id)  # as older controllers noted it
+    rows = re.findall(r"<tr><td>.*?</tr>", (await web.viewer.get("/audit")).text)
+    drain, host = f"/operations/{begun.id}", "/hosts/b"
+    assert [_audited(row) for row in rows][:8] == [
+        ("Resume", "Drain a", drain),
+        ("Make token (viewer)", "b", ""),  # a token, though a host is called so; its page is for admins
+        ("Set state maintenance", "b", host),
+        ("Cancel", "Drain a", drain),
+        ("Resume", "Drain a", drain),
+        ("Pause", "Drain a", drain),
+        ("Begin", "Drain a", drain),
+        ("Plan", "Drain a", drain),
+    ]
+    assert 'href="/tokens" title="b"' in (await web.admin.get("/audit")).text
+
+
+def _audited(row: str) -> tuple[str, str, str]:
+    """What, of what, and where that leads."""
+    what = re.findall(r"<td>(.*?)</td>", row)[2]
+    of, href = re.search(r"<bdi>([^<]*)</bdi>", row[row.index("<th") :]), re.search('href="([^"]*)"', row)
+    assert of
+    return what, of[1], href[1] if href else ""
+
+
 async def test_another_plan_than_the_one_that_was_shown_is_not_begun(web: Web) -> None:
     plan = await page(web.operator, "/plan?kind=drain&hosts=a")
     mark = next(a["value"] for tag, a in plan.found if tag == "input" and a.get("name") == "plan")
@@ -166,6 +201,33 @@ async def test_errors_are_told_in_three_lines(web: Web) -> None:
         assert what in told.words, path
         assert "where" in told.words
         assert "to do" in told.words
+
+
+@pytest.mark.parametrize(
+    ("path", "said", "href"),
+    [
+        ("/hosts/none", "the page of hosts lists them", "/hosts"),
+        ("/guests/none", "the page of guests lists them; a UUID names one for certain", "/guests"),
+        ("/operations/none", "the page of operations lists them", "/operations"),
+        ("/moves/none", "the page of moves lists finished moves", "/history"),
+        ("/plan?kind=drain&hosts=zzz", "the page of hosts lists the fleet", "/hosts"),
+        ("/no/such/page", "go on from the fleet, or search", "/search"),
+    ],
+)
+async def test_where_the_next_step_is_a_page_an_error_leads_there(web: Web, path: str, said: str, href: str) -> None:
+    text = (await web.admin.get(path)).text
+    todo = text[text.index("<dt>to do</dt><dd>") :].partition("</dd>")[0]
+    assert said in re.sub("<[^>]*>", "", todo)
+    assert f'<a href="{href}">' in todo
+    assert (await web.admin.get(href)).status_code == 200
+
+
+async def test_an_operation_in_the_way_of_another_is_led_to(web: Web) -> None:
+    begun = await web.controller.submit(_drain("a"), "operator", "", "")
+    await web.controller.begin(begun.id, "operator", "")
+    kept = await web.operator.send("/operations/keep", kind="drain", hosts="a")
+    refused = await web.operator.send(f"{kept.headers['location']}/approve")
+    assert f'wait for it, or <a href="/operations/{begun.id}">cancel {begun.id}</a>' in refused.text
 
 
 async def test_an_empty_fleet_says_what_to_do_first(controller: Controller) -> None:

@@ -16,8 +16,9 @@ from limosa.web import words
 from limosa.web.look import Look
 from limosa.web.views import cpu, fleet, history, hosts, move, search
 from limosa.web.views import guest as guest_view
+from limosa.web.views import guests as guests_view
 from limosa.web.views import host as host_view
-from limosa.web.views.operations import clock, operation_page
+from limosa.web.views.operations import OperationPage, clock, operation_page
 from limosa.web.views.states import of_host, of_item, of_move, of_phase
 from limosa.wire.fleet import (
     FleetGuest,
@@ -115,6 +116,14 @@ def test_hosts_are_filtered_by_pool_and_found_by_rack() -> None:
     assert [row.name for row in hosts.hosts(look(), {"sort": "load"}).table.rows] == ["h0", "h1", "h2"]
 
 
+def test_guests_whose_bars_look_the_same_have_the_same_bar() -> None:
+    there = look()
+    close = [msgspec.structs.replace(there.guests[0], load=4 * share) for share in (0.30001, 0.30002)]
+    first, second = map(guests_view.guest_row, close)
+    assert first == second
+    assert (first.load, first.load_said) == (0.3, "30 %")
+
+
 def test_a_host_says_how_many_guests_could_come_and_what_keeps_the_others_away() -> None:
     could = host_view.takes_in(look().inventory, "h0", NOW)
     assert (could.could, could.others) == (0, 1)
@@ -134,9 +143,13 @@ def test_a_guests_page_counts_reasons_over_hosts() -> None:
 
 def test_pools_count_who_takes_whose_guests_and_a_flag_says_who_has_it() -> None:
     shown = cpu.cpu(look(), {"flag": "AVX2"})
-    assert [(row.number, row.takes, row.leaves) for row in shown.pools] == [(1, "0", "2"), (2, "2", "1")]
+    assert [(row.number, row.takes, row.leaves) for row in shown.pools] == [
+        (1, "0 others", "2 others"),
+        (2, "2 others", "1 other"),
+    ]
     assert shown.flag
-    assert (shown.flag.hosts_with, shown.flag.hosts_without, shown.flag.guests) == ("2 hosts", "1 host", "1 guest")
+    told = (shown.flag.hosts_with, shown.flag.hosts_without, shown.flag.guests)
+    assert told == ("2 hosts have", "1 host lacks", "1 guest sees")
     assert cpu.cpu(look(), {"flag": "warp"}).unknown == "warp"
     assert shown.flags == ("avx2",)
 
@@ -197,6 +210,26 @@ def test_what_may_be_done_follows_from_the_phase() -> None:
         Phase.PARTLY: [],
         Phase.CANCELLED: [],
     }
+
+
+def test_the_moves_of_an_operation_have_the_columns_that_say_something_at_its_stage() -> None:
+    def heads(shown: OperationPage) -> list[str]:
+        return [head.title for head in shown.items.heads]
+
+    def page(*states: ItemState, attempts: int = 0, **more: object) -> OperationPage:
+        told = operation(*states, **more)  # type: ignore[arg-type]
+        items = tuple(msgspec.structs.replace(each, attempts=attempts, role="leave") for each in told.items)
+        return operation_page(msgspec.structs.replace(told, items=items), Limits(), 3, {}, NOW)
+
+    where = ["#", "Guest", "From", "To"]
+    assert heads(page(ItemState.WAITING, phase=Phase.PLANNED)) == [*where, "Why", "To send"]
+    assert heads(page(ItemState.WAITING)) == [*where, "State", "Why", "To send"]
+    moving = page(ItemState.MOVING, ItemState.WAITING, attempts=1)
+    assert heads(moving) == [*where, "State", "Attempts", "Began"]
+    done = page(ItemState.MOVING, ItemState.DONE, attempts=1)
+    assert heads(done) == [*where, "State", "Attempts", "Began", "Took"]
+    assert [row.took for row in done.items.rows] == [words.NONE, "1 min 20 s"]
+    assert done.shown == {"place", "name", "from", "to", "state", "attempts", "began", "took"}
 
 
 def test_hosts_that_say_the_same_of_a_guest_that_stays_are_put_together() -> None:

@@ -1,3 +1,9 @@
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
 from limosa.web import words
 from limosa.web.links import address, path, within
 
@@ -36,3 +42,32 @@ def test_only_addresses_of_this_site_are_followed() -> None:
     assert within("/hosts?state=active#top") == "/hosts?state=active#top"
     for bad in ("", "hosts", "//x", "/\\x", "http://x", "/a\nb", "/\t/x", "/a b"):
         assert within(bad) == "/"
+
+
+def test_what_is_counted_agrees_in_number() -> None:
+    assert [words.count(number, "host") for number in (0, 1, 2, 1204)] == [
+        "0 hosts",
+        "1 host",
+        "2 hosts",
+        "1,204 hosts",
+    ]
+    assert [words.count(number, "move is", "moves are") for number in (1, 2)] == ["1 move is", "2 moves are"]
+
+
+COUNTED = re.compile(
+    r"\{[^{}\"']*\} (?:hosts|guests|moves|owners|tokens|flags|hooks|lines|events"
+    r"|operations|days|steps|pools|tries|times)\b"
+)
+"""A number beside a word that is right for many of them only, in an f-string or a template."""
+SEVERAL = {"are called", "are in flight", "could be meant", "hosts, and", "There are", "WIDTH"}
+"""Said only where there are several, or after `of`."""
+
+
+@pytest.mark.parametrize("part", ["web", "cli", "fleet", "api", "history"])
+def test_no_page_counts_past_the_helper(part: str) -> None:
+    top = files("limosa").joinpath(part)
+    assert isinstance(top, Path)
+    for each in (*top.rglob("*.py"), *top.rglob("*.html")):
+        for number, line in enumerate(each.read_text().splitlines(), 1):
+            if COUNTED.search(line) and '"""' not in line:
+                assert any(word in line for word in SEVERAL), f"{each.name}:{number}: {line.strip()}"

@@ -11,6 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from limosa.agent import pki
 from limosa.errors import LimosaError
+from limosa.units import format_count
 from limosa.wire.findings import Finding, Severity
 
 WARN_BEFORE = timedelta(days=30)
@@ -96,7 +97,7 @@ def _dates(certificate: x509.Certificate, name: str, now: datetime) -> Iterator[
     elif now > ends:
         yield _blocks(f"{name} expired on {ends:%Y-%m-%d %H:%M} UTC", renewal)
     elif now > ends - WARN_BEFORE:
-        yield _warns(f"{name} expires in {(ends - now).days} days", renewal)
+        yield _warns(f"{name} expires in {format_count((ends - now).days, 'day')}", renewal)
 
 
 def _authority(ca: x509.Certificate) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import os
 
 from limosa.cargo.kind import HostFacts, NoDeeds, Offer, Survey
 from limosa.guest.profile import Profile
-from limosa.units import MoveId, Side
+from limosa.units import MoveId, Side, format_count
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.moves import MoveRequest
 
@@ -30,6 +30,6 @@ class Vcpus(NoDeeds):
         wanted, here = profile.smp.cpus + len(profile.plugged_cpus), len(os.sched_getaffinity(0))
         if wanted <= here:
             return Offer(kind=self.name)
-        text = f"the guest has {wanted} vCPUs; this host has {here}"
+        text = f"the guest has {format_count(wanted, 'vCPU')}; this host has {here}"
         finding = Finding(severity=Severity.WARNING, kind=self.name, what=text, side=Side.DESTINATION)
         return Offer(kind=self.name, findings=(finding,))

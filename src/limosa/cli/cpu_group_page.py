@@ -14,6 +14,7 @@ from limosa.cpu.flags import CpuFlags
 from limosa.cpu.fleet import fold
 from limosa.cpu.registry import FLAGS
 from limosa.cpu.sides import Shared, hard, side_by_side
+from limosa.units import format_count
 
 if TYPE_CHECKING:
     from limosa.cpu.baseline import CpuValue
@@ -38,7 +39,7 @@ def baseline_page(told: Baseline) -> str:
     value = told.value
     rows = [
         ("hosts", f"{len(told.group)}: {', '.join(cpu.host for cpu in told.group[:8])}"),
-        ("guests see", f"{value.sees.bit_count()} flags, mask {value.sees.hex()}"),
+        ("guests see", f"{format_count(value.sees.bit_count(), 'flag')}, mask {value.sees.hex()}"),
         ("changes", f"{value.changes} against {value.model.name}; the rest is what accelerators would switch"),
     ]
     if len(told.group) > 8:
@@ -133,7 +134,8 @@ def _admission(told: Costs) -> Iterator[str]:
     if (new := told.admission) is None:
         return
     count = new.lost.bit_count()
-    yield f"admitting {new.host} takes {count} of the {new.before.bit_count()} flags of {counted(told.group)}"
+    flags = format_count(new.before.bit_count(), "flag")
+    yield f"admitting {new.host} takes {count} of the {flags} of {counted(told.group)}"
     rows = [(flag.name, flag.sentence) for flag in FLAGS if new.lost >> flag.position & 1]
     if rows:
         yield table(("FLAG", "WHAT IT IS"), rows, indent="  ")
@@ -143,7 +145,7 @@ def _admission(told: Costs) -> Iterator[str]:
 
 
 def _holding(told: Costs) -> Iterator[str]:
-    share = f"{counted(told.group)}: {told.baseline.bit_count()} flags in common"
+    share = f"{counted(told.group)}: {format_count(told.baseline.bit_count(), 'flag')} in common"
     rows = [(host, str(gain.bit_count()), some(gain)) for host, gain in told.held_back if gain]
     if rows:
         yield f"{share}; without one of these there would be more"
@@ -162,13 +164,14 @@ def _bound(told: Costs) -> Iterator[str]:
         yield "no guests are counted: an agent tells of those on its own host"
         return
     if not told.pins:
-        yield f"no guest pins the group; {told.guests} can go to every host"
+        yield f"no guest pins the group; {format_count(told.guests, 'guest')} can go to every host"
         return
     rows = [
         (pin.guest, pin.host, ", ".join(pin.others[:6]) or "nowhere", some(pin.beyond) or "vendor or address bits")
         for pin in told.pins
     ]
-    yield f"{len(told.pins)} of {told.guests} guests pin the group:"
+    whole = format_count(told.guests, "guest")
+    yield f"{format_count(len(told.pins), f'of {whole} pins', f'of {whole} pin')} the group:"
     yield table(("GUEST", "ON", "CAN GO TO", "SEES BEYOND THE BASELINE"), rows, indent="  ")
     for one in told.stranded:
         yield f"no guest can leave {one.host}: {', '.join(one.guests)}"

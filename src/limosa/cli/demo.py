@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from limosa.cli.options import example, json_option
+from limosa.units import format_count
 
 if TYPE_CHECKING:
     from limosa.lab.demo_report import Moved
@@ -46,7 +47,8 @@ def demo(html: Path, name: str, keep: bool, as_json: bool) -> int:
 
     moves = asyncio.run(the_demo.run(say, name=name, keep=keep))
     seconds = time.monotonic() - began
-    heading = f"Two hosts, {len(moves)} moves, {seconds:.0f} s in all. The line is the time since the last ping reply."
+    told = f"Two hosts, {format_count(len(moves), 'move')}, {seconds:.0f} s in all."
+    heading = f"{told} The line is the time since the last ping reply."
     html.write_text(html_page(moves, heading), encoding="utf-8")
     holds = all(moved.holds for moved in moves)
     _print(moves, seconds, html, holds, as_json)

@@ -9,6 +9,7 @@ import click
 from limosa.cli.options import either_command, example
 from limosa.cli.output import say
 from limosa.cli.table import table
+from limosa.units import format_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def _parts(diagnosis: Diagnosis) -> Iterator[str]:
     for trouble in diagnosis.troubles:
         yield trouble_told(trouble)
     count = len(diagnosis.hosts)
-    asked = f"{count} host{'' if count == 1 else 's'} looked at"
+    asked = f"{format_count(count, 'host')} looked at"
     yield f"{asked}: all is well" if diagnosis.clean else f"{asked}: something is wrong"
 
 

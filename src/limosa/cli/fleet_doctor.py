@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from limosa.cli.doctor import SICK, trouble_told
 from limosa.cli.output import answer
 from limosa.errors import UsageError
+from limosa.units import format_count
 
 if TYPE_CHECKING:
     from limosa.cli.fleet_client import FleetClient
@@ -31,6 +32,6 @@ def doctor(fleet: FleetClient, fix: bool, as_json: bool) -> int:
 
 def page(diagnosis: FleetDiagnosis) -> str:
     """What `limosa doctor` prints."""
-    asked = f"{diagnosis.asked} of {diagnosis.hosts} host{'' if diagnosis.hosts == 1 else 's'} looked at"
+    asked = f"{diagnosis.asked:,} of {format_count(diagnosis.hosts, 'host')} looked at"
     end = f"{asked}: all is well" if diagnosis.clean else f"{asked}: something is wrong"
     return "\n\n".join([*map(trouble_told, diagnosis.troubles), end])

@@ -9,7 +9,7 @@ from limosa.fleet.constraints import Left
 from limosa.fleet.inventory import Inventory
 from limosa.fleet.plan import Plan, Price, Role
 from limosa.fleet.simulate import Outcome
-from limosa.units import format_duration, format_size
+from limosa.units import format_count, format_duration, format_size
 
 SHOWN = 12
 """Lines of a list before the rest is only counted."""
@@ -17,7 +17,7 @@ SHOWN = 12
 
 def simulation_page(fleet: Inventory, plans: Sequence[Plan], outcome: Outcome) -> str:
     """What `limosa fleet simulate` prints."""
-    parts = [f"{len(fleet.hosts)} hosts, {len(fleet.guests)} guests"]
+    parts = [f"{format_count(len(fleet.hosts), 'host')}, {format_count(len(fleet.guests), 'guest')}"]
     parts += (plan_page(plan, number if len(plans) > 1 else None) for number, plan in enumerate(plans, 1))
     parts.append("played through\n" + pairs(_went(outcome)))
     left = [*(line for plan in plans for line in _left(plan.left)), *_unmoved(outcome)]
@@ -34,13 +34,19 @@ def plan_page(plan: Plan, number: int | None = None) -> str:
         ("predicted", f"{format_duration(plan.prediction.seconds)}, {format_size(plan.prediction.bytes)}"),
     ]
     if waits := sum(bool(planned.after) for planned in plan.moves):
-        rows.append(("in order", f"{waits} moves wait for others"))
+        rows.append(("in order", f"{format_count(waits, 'move waits', 'moves wait')} for others"))
     if plan.prediction.emptied:
-        rows.append(("emptied", f"{len(plan.freed)} of {len(plan.prediction.emptied)} hosts{_price(plan.price)}"))
-    rows += [("left", f"{len(plan.left)} guests")] if plan.left else []
+        rows.append(
+            (
+                "emptied",
+                f"{len(plan.freed)} of {format_count(len(plan.prediction.emptied), 'host')}{_price(plan.price)}",
+            )
+        )
+    rows += [("left", format_count(len(plan.left), "guest"))] if plan.left else []
     rows += [("assumed", text) for text in plan.prediction.assumed]
     if plan.prediction.doubtful:
-        rows.append(("doubtful", f"{len(plan.prediction.doubtful)} guests dirty memory faster than their links carry"))
+        dirty = format_count(len(plan.prediction.doubtful), "guest dirties", "guests dirty")
+        rows.append(("doubtful", f"{dirty} memory faster than the links carry"))
     rows += [("note", text) for text in plan.notes]
     return f"{title}\n{pairs(rows)}"
 
@@ -54,15 +60,19 @@ def _price(price: Price) -> str:
     told = [f"{price.watts:.0f} W"] if price.watts else []
     told += [f"{price.money_per_hour:.2f} an hour"] if price.money_per_hour else []
     unknown = max(price.unpriced, price.unmetered)
-    told += [f"{unknown} hosts without figures"] if unknown else []
+    told += [f"{format_count(unknown, 'host')} without figures"] if unknown else []
     return f" ({', '.join(told)})" if told else ""
 
 
 def _went(outcome: Outcome) -> list[tuple[str, str]]:
+    moved = format_count(outcome.moved, "guest")
     rows = [
-        ("moved", f"{outcome.moved} guests in {format_duration(outcome.seconds)}, {format_size(outcome.bytes)} sent"),
-        ("failed", f"{outcome.failed} tries"),
-        ("emptied", f"{len(outcome.emptied)} hosts"),
+        (
+            "moved",
+            f"{moved} in {format_duration(outcome.seconds)}, {format_size(outcome.bytes)} sent",
+        ),
+        ("failed", format_count(outcome.failed, "try", "tries")),
+        ("emptied", format_count(len(outcome.emptied), "host")),
     ]
     rows += [("BROKEN", text) for text in outcome.broken]
     return rows

@@ -11,7 +11,7 @@ from limosa.cli.table import pairs, table
 from limosa.history.bars import cause_words, class_words
 from limosa.history.canvas import milliseconds_text, seconds_text
 from limosa.history.documents import Document, MoveDocument, OperationDocument, WeekDocument
-from limosa.units import format_rate, format_size
+from limosa.units import format_count, format_rate, format_size
 from limosa.wire.history import Cause, Distribution, LogLine, MoveLog, MoveRecord, Series, Week
 
 MOST_MOVES = 50
@@ -73,7 +73,7 @@ def _series(series: Series) -> tuple[str, ...]:
 def _log(log: MoveLog) -> Iterator[str]:
     if log.lines:
         rows = [(clock(line.at), line.host, line.level, _line(line)) for line in log.lines]
-        dropped = f"\n  {log.dropped} lines in the middle were too many to keep" if log.dropped else ""
+        dropped = f"\n  {format_count(log.dropped, 'line')} in the middle had no room" if log.dropped else ""
         yield "log\n" + table(("TIME (UTC)", "HOST", "LEVEL", "WHAT"), rows, indent="  ") + dropped
     if log.silent:
         yield "\n".join(f"nothing of {host}'s log: {why}" for host, why in log.silent.items())

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from limosa.cli.options import example, json_option
+from limosa.units import format_count
 
 if TYPE_CHECKING:
     from limosa.lab.lab import Lab
@@ -200,7 +201,7 @@ async def status_of(lab: Lab) -> dict[str, Any]:
 def status_text(status: dict[str, Any]) -> str:
     """A lab for people, a line for each host."""
     rate = f", migration links of {status['link_mbit']:g} Mbit/s" if status["link_mbit"] else ""
-    lines = [f"lab {status['name']}: {len(status['hosts'])} hosts{rate}"]
+    lines = [f"lab {status['name']}: {format_count(len(status['hosts']), 'host')}{rate}"]
     for host in status["hosts"]:
         addresses = "  ".join(f"{link} {address}" for link, address in host["addresses"].items())
         power = "on" if host["plugged"] else "off"

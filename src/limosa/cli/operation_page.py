@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from limosa.cli.table import pairs, table
 from limosa.errors import Blocked, LimosaError, MoveAborted, MoveFailed, PartlyDone
-from limosa.units import format_duration, format_rate, format_size
+from limosa.units import format_count, format_duration, format_rate, format_size
 from limosa.wire.fleet import Forecast, Item, ItemState, LeftGuest, LimitsAsked, Operation, OperationKind, Phase
 from limosa.wire.moves import MoveState
 
@@ -58,7 +58,7 @@ def few(names: Iterable[str]) -> str:
 
 def guests(number: int) -> str:
     """`1 guest`, `2 guests`."""
-    return f"{number} guest{'' if number == 1 else 's'}"
+    return format_count(number, "guest")
 
 
 def plan_page(operation: Operation, now: float) -> str:
@@ -83,7 +83,7 @@ def _verdict(operation: Operation) -> str:
     if not moving and not left:
         return "there is no guest to move"
     if not moving:
-        return f"no guest can move, {left} stay{'s' if left == 1 else ''}"
+        return f"no guest can move, {format_count(left, 'stays', 'stay')}"
     words = f"{guests(moving)} to move"
     return f"{words}, {left} cannot" if left else words
 
@@ -119,7 +119,7 @@ def _forecast(operation: Operation, now: float) -> Iterator[tuple[str, str]]:
         length = f"{format_size(forecast.bytes)} in {format_duration(forecast.seconds)}"
         yield "predicted", f"{length}: done at {time_of_day(now + forecast.seconds, now)} if it begins now"
     if waits := sum(bool(item.after) for item in items):
-        yield "in order", f"{waits} of the moves wait{'s' if waits == 1 else ''} for others"
+        yield "in order", f"{format_count(waits, 'of the moves waits', 'of the moves wait')} for others"
     if forecast.hosts_freed:
         yield "frees", few(forecast.hosts_freed) + _price(forecast)
     if limits := limit_words(operation.limits):
@@ -136,13 +136,14 @@ def _price(forecast: Forecast) -> str:
 
 def limit_words(limits: LimitsAsked) -> str:
     """The limits that were asked for; empty where the controller's own hold."""
+    retries = "more attempt" if limits.retries == 1 else "more attempts"
     told = [
-        (limits.moves_in, "{} into a host at once"),
-        (limits.moves_out, "{} out of a host at once"),
-        (limits.moves, "{} at once"),
-        (limits.retries, "{} more attempts at a guest"),
+        (limits.moves_in, "into a host at once"),
+        (limits.moves_out, "out of a host at once"),
+        (limits.moves, "at once"),
+        (limits.retries, f"{retries} at a guest"),
     ]
-    words = [form.format(number) for number, form in told if number is not None]
+    words = [f"{number} {what}" for number, what in told if number is not None]
     words += [format_rate(limits.bandwidth)] if limits.bandwidth is not None else []
     return ", ".join(words)
 
@@ -221,7 +222,7 @@ def remaining(operation: Operation) -> str:
 def _end(item: Item) -> str:
     if item.state is ItemState.CANCELLED:
         return "cancelled"
-    attempts = f" ({item.attempts} attempts)" if item.attempts > 1 else ""
+    attempts = f" ({format_count(item.attempts, 'attempt')})" if item.attempts > 1 else ""
     return (item.said or "failed") + attempts
 
 

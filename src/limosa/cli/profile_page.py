@@ -7,7 +7,7 @@ from itertools import starmap
 
 from limosa.cli.table import pairs, table
 from limosa.guest.profile import BlockNode, Device, Drive, Netdev, Profile
-from limosa.units import format_size
+from limosa.units import format_count, format_size
 
 
 def profile_page(profile: Profile) -> str:
@@ -43,7 +43,11 @@ def _heading(profile: Profile) -> Iterator[tuple[str, str]]:
         "machine",
         " ".join([profile.machine.type, profile.machine.accel, _words(profile.machine.properties)]).rstrip(),
     )
-    yield "cpu", f"{profile.cpu.model}  {_words(profile.cpu.properties)}\n{len(profile.cpu.flags)} flags".rstrip()
+    flags = format_count(len(profile.cpu.flags), "flag")
+    yield (
+        "cpu",
+        f"{profile.cpu.model}  {_words(profile.cpu.properties)}\n{flags}".rstrip(),
+    )
     plugged = f", {len(profile.plugged_cpus)} added" if profile.plugged_cpus else ""
     yield "vcpus", f"{smp.cpus} of at most {smp.maxcpus}{plugged}"
     room = f", {memory.slots} slots, at most {format_size(memory.max_size)}" if memory.slots else ""

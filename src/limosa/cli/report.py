@@ -9,7 +9,7 @@ from limosa.cli.failure import three_lines
 from limosa.cli.table import pairs, table
 from limosa.errors import LimosaError, MoveAborted, from_wire
 from limosa.history.words import place_of
-from limosa.units import format_rate, format_size
+from limosa.units import format_count, format_rate, format_size
 from limosa.wire.findings import Finding, Severity, blocking
 from limosa.wire.moves import Measured, MoveState, MoveStatus, PlanShown, Prediction, Stage
 
@@ -66,9 +66,10 @@ def _measured(status: MoveStatus, measured: Measured) -> Iterator[str]:
 def _numbers(measured: Measured, predicted: Prediction | None) -> Iterator[tuple[str, str]]:
     yield "took", f"{measured.total_seconds:.2f} s" + _beside(_seconds(predicted.seconds) if predicted else None)
     total = measured.ram_bytes + measured.disk_bytes
+    passes = format_count(measured.passes, "pass", "passes")
     yield (
         "copied",
-        f"{format_size(total)}: RAM {format_size(measured.ram_bytes)} in {_count(measured.passes, 'pass', 'passes')}, "
+        f"{format_size(total)}: RAM {format_size(measured.ram_bytes)} in {passes}, "
         f"disks {format_size(measured.disk_bytes)}" + _beside(format_size(predicted.bytes) if predicted else None),
     )
     yield "throughput", format_rate(measured.throughput)
@@ -98,10 +99,6 @@ def _beside(predicted: str | None) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "no end" if seconds is None else f"{seconds:.1f} s"
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def plan_page(plan: PlanShown, allowed: Sequence[str] = ()) -> str:

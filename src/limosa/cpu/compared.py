@@ -11,6 +11,7 @@ from limosa.cpu.pools import Pool
 from limosa.cpu.pools import pools as find_pools
 from limosa.cpu.sides import Sides
 from limosa.cpu.svg import NEVER, NO, YES, Cell, matrix
+from limosa.units import format_count
 
 NAMED = 12
 """Flags that are named before the rest is counted."""
@@ -63,7 +64,8 @@ def matrix_picture(shown: Compared) -> str:
     hosts = sum(len(pool.hosts) for pool in shown.pools)
     ways = sum(map(sum, shown.takes)) - len(shown.pools)
     described = (
-        f"{hosts} hosts of {len(shown.pools)} kinds; {ways} ways from one kind to another are open to all guests."
+        f"{format_count(hosts, 'host')} of {format_count(len(shown.pools), 'kind')}; "
+        f"open to all guests: {format_count(ways, 'way')} from one kind to another."
     )
 
     def unlabelled(row: int, column: int) -> Cell:
@@ -81,7 +83,7 @@ def labelled(pool: Pool) -> str:
 
 def counted(things: Sequence[object], what: str = "host") -> str:
     """`1 host`, `2 hosts`."""
-    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
+    return format_count(len(things), what)
 
 
 def some(flags: CpuFlags) -> str:

@@ -10,6 +10,7 @@ from limosa.cpu.layers import Item, arrange
 from limosa.cpu.pools import Pool, Up
 from limosa.cpu.svg import LETTER, MARGIN, page
 from limosa.svg import rect, text
+from limosa.units import format_count
 
 WIDE, HIGH, GAP, RISE, THREAD = 190.0, 46.0, 16.0, 60.0, 12.0
 """Pixels: a box, what lies between two, what lies between two layers, and the room of a line that passes a layer."""
@@ -34,7 +35,8 @@ def pools_picture(pools: Sequence[Pool], lines: Sequence[Up]) -> str:
         right, bottom, start = right + width + 2 * GAP, max(bottom, height), start + count
     hosts = sum(len(pool.hosts) for pool in pools)
     described = (
-        f"{hosts} hosts in {len(pools)} pools. {len(lines)} lines lead from a pool to those next above it, "
+        f"{format_count(hosts, 'host')} in {format_count(len(pools), 'pool')}. "
+        f"{format_count(len(lines), 'line leads', 'lines lead')} from a pool to those next above it, "
         "to which its guests may go; lines that follow from others are left out."
     )
     return page(max(right, 420), bottom + MARGIN, "Pools of interchangeable hosts", described, (_arrow(), *parts))
@@ -77,13 +79,15 @@ def _boxes(pools: Sequence[Pool], places: Mapping[Item, Place], start: int) -> I
         left = x - WIDE / 2
         yield rect(left, y, WIDE, HIGH, "box", ", ".join(pool.hosts), ' rx="5"')
         yield text(left + 8, y + 19, fitted(pool.hosts[0], len(pool.hosts)), more=' pointer-events="none"')
-        counts = f"pool {start + number + 1} · {counted(len(pool.hosts))} · {pool.flags.bit_count()} flags"
+        counts = (
+            f"pool {start + number + 1} · {counted(len(pool.hosts))} · {format_count(pool.flags.bit_count(), 'flag')}"
+        )
         yield text(left + 8, y + 36, counts, kind="dim", more=' pointer-events="none"')
 
 
 def counted(hosts: int) -> str:
     """`1 host`, `2 hosts`."""
-    return f"{hosts} host" if hosts == 1 else f"{hosts} hosts"
+    return format_count(hosts, "host")
 
 
 def fitted(name: str, hosts: int) -> str:

@@ -14,6 +14,7 @@ from limosa.fleet.finish import finished
 from limosa.fleet.inventory import Inventory
 from limosa.fleet.placing import hardest_first, has_a_home, place_all, tightest
 from limosa.fleet.plan import Operation, Plan, Role
+from limosa.units import format_count
 
 Group = tuple[int, ...]
 """Hosts that may be lost together."""
@@ -34,7 +35,7 @@ def consolidate(inventory: Inventory, *, most: int | None = None) -> Plan:
     kept = with_reserve(board, freed)
     names = [inventory.hosts[host].name for host in kept]
     bound = upper_bound(inventory)
-    notes = [f"no plan could free more than {bound} hosts: the others hold all vCPUs and memory"]
+    notes = [f"no plan could free more than {format_count(bound, 'host')}: the others hold all vCPUs and memory"]
     if len(kept) < len(freed):
         notes.append(f"{len(freed) - len(kept)} more could be emptied, and stay on as the reserve for a lost host")
     return finished(board, Operation.CONSOLIDATE, [Role.LEAVE] * board.mark(), empty=names, notes=tuple(notes))

@@ -13,7 +13,7 @@ import msgspec
 from limosa.cpu.compat import Severity, compatible
 from limosa.cpu.facts import GuestCpu, HostCpu
 from limosa.fleet.inventory import Guest, GuestId, Host, HostState, Inventory
-from limosa.units import GuestName, HostName, format_size
+from limosa.units import GuestName, HostName, format_count, format_size, format_time
 
 
 class Constraint(StrEnum):
@@ -51,15 +51,20 @@ class Left(msgspec.Struct, frozen=True):
     refusals: tuple[Refusal, ...]
 
 
-def immovable(guest: Guest, state: HostState) -> str:
-    """Why no plan may touch this guest, whose host is in this state; empty where one may."""
-    if state is HostState.LOST:
-        return f"{guest.host} is lost"
+def immovable(guest: Guest, host: Host) -> str:
+    """Why no plan may touch this guest, which is on this host; empty where one may."""
+    if host.state is HostState.LOST:
+        return f"{host.name} is lost" if host.silent_since is None else silence(host.name, host.silent_since)
     if guest.blocked:
         return "; ".join(guest.blocked)
     if guest.arriving is not None:
         return f"a move to {guest.arriving} is under way"
     return "" if guest.cpu else "what it sees of its processor is not known"
+
+
+def silence(host: str, since: float) -> str:
+    """Why nothing is done with the guests of a host whose agent was last heard then, seconds since 1970."""
+    return f"the agent of {host} has been silent since {format_time(since)}"
 
 
 Said = Iterator[tuple[Constraint, str]]
@@ -88,14 +93,16 @@ def refusals(inventory: Inventory, guest: Guest, host: Host, heard: Heard | None
 
 
 def _of_guest(inventory: Inventory, guest: Guest, host: Host) -> Said:
-    if why := immovable(guest, inventory.by_name[guest.host].state):
+    if why := immovable(guest, inventory.by_name[guest.host]):
         yield Constraint.GUEST, why
     if guest.host == host.name:
         yield Constraint.GUEST, "it runs there"
 
 
 def _of_state(host: Host) -> Said:
-    if host.state is not HostState.ACTIVE:
+    if host.state is HostState.LOST and host.silent_since is not None:
+        yield Constraint.STATE, f"has been silent since {format_time(host.silent_since)}"
+    elif host.state is not HostState.ACTIVE:
         yield Constraint.STATE, f"is {host.state}"
     if host.max_in == 0:
         yield Constraint.STATE, "takes no moves in (max_in)"
@@ -123,7 +130,7 @@ def _blocking(guest: GuestCpu, host: HostCpu) -> Iterator[str]:
 def _of_room(inventory: Inventory, guest: Guest, host: Host) -> Said:
     free = inventory.free(host.name)
     if guest.vcpus > free.vcpus:
-        yield Constraint.VCPUS, f"has room for {max(0, free.vcpus)} vCPUs; it takes {guest.vcpus}"
+        yield Constraint.VCPUS, f"has room for {format_count(max(0, free.vcpus), 'vCPU')}; it takes {guest.vcpus}"
     if guest.memory > free.memory:
         yield Constraint.MEMORY, f"has {_size(free.memory)} of memory free; it takes {_size(guest.memory)}"
     if guest.disk and guest.disk > free.disk:
@@ -166,7 +173,7 @@ def explain(inventory: Inventory, guest: Guest, heard: Heard | None = None) -> t
     The constraint that most hosts name comes first. A guest that cannot be moved at all has one refusal, of all hosts.
     """
     others = tuple(host for host in inventory.hosts if host.name != guest.host)
-    if why := immovable(guest, inventory.by_name[guest.host].state):
+    if why := immovable(guest, inventory.by_name[guest.host]):
         return (Refusal(Constraint.GUEST, why, tuple(host.name for host in others)),)
     heard = {} if heard is None else heard
     told: dict[tuple[Constraint, str], list[HostName]] = {}

@@ -273,12 +273,19 @@ class Controller:
         if kept is None:
             kept = await self.store.add(await self.plan(asked, who), key, asked_hash)
         if asked.approved and kept.phase == "planned":
-            return await self.approve(kept.id, who, asked.why)
+            return await self.begin(kept.id, who, asked.why)
         return kept
 
+    async def begin(self, operation: str, who: str, why: str) -> Operation:
+        """Let an operation run whose plan was made for that. Raises NotFound, Blocked."""
+        return await self._run(operation, who, why, "begin")
+
     async def approve(self, operation: str, who: str, why: str) -> Operation:
-        """Let a planned operation run. Raises NotFound, Blocked."""
-        running = await self.store.approve(operation, who, why)
+        """Let a planned operation run, which somebody else may have planned. Raises NotFound, Blocked."""
+        return await self._run(operation, who, why, "approve")
+
+    async def _run(self, operation: str, who: str, why: str, deed: str) -> Operation:
+        running = await self.store.approve(operation, who, why, deed)
         await self._durable.begin(operation)
         return running
 

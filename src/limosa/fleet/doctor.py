@@ -11,7 +11,7 @@ from limosa.errors import LimosaError
 from limosa.fleet.inventory import HostState
 from limosa.fleet.kept import Kept
 from limosa.migration.diagnosis import diagnose
-from limosa.units import HostName
+from limosa.units import HostName, format_count, format_duration
 from limosa.wire.doctor import Facts, FleetDiagnosis, Trouble, Weight
 from limosa.wire.findings import Severity
 from limosa.wire.fleet import FleetHost, TwoOwners
@@ -136,8 +136,8 @@ def _silent(hosts: Sequence[FleetHost]) -> Iterator[Trouble]:
         if not host.silent_for:
             continue
         missed = host.state in _AT_WORK
-        guests = f", with {host.guests} guests as last seen" if host.guests else ""
-        silence = f"has been silent for {host.silent_for:.0f} s{guests}: {host.trouble}"
+        guests = f", with {format_count(host.guests, 'guest')} as last seen" if host.guests else ""
+        silence = f"has been silent for {format_duration(host.silent_for)}{guests}: {host.trouble}"
         yield Trouble(
             weight=Weight.ERROR if missed else Weight.NOTE,
             host=host.name,

@@ -97,6 +97,8 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     """Moves into it at once; None for the fleet's limit, 0 for a host that takes nobody."""
     max_out: int | None = None
     """Moves out of it at once; None for the fleet's limit."""
+    silent_since: Seconds | None = None
+    """Unix time of the last word of an agent that is missed: the host counts as lost, and nobody has given it up."""
 
     def __post_init__(self) -> None:
         """Share the processor with its equals."""

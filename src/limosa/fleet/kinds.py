@@ -41,7 +41,7 @@ class Kinds:
         self.of_guest = np.empty(len(inventory.guests), np.intp)
         for place, (guest, kind) in enumerate(zip(inventory.guests, guest_kind.tolist(), strict=True)):
             wants = _wants(guest)
-            stays = immovable(guest, inventory.by_name[guest.host].state)
+            stays = immovable(guest, inventory.by_name[guest.host])
             key = (0 if stays else kind, wants)
             if (row := rows.get(key)) is None:
                 row = rows[key] = len(found)

@@ -82,7 +82,7 @@ def _stuck(board: Board) -> Sequence[Constraint]:
     lasting: dict[int, Constraint] = {}
     found = []
     for place, guest in enumerate(fleet.guests):
-        if immovable(guest, fleet.by_name[guest.host].state):
+        if immovable(guest, fleet.by_name[guest.host]):
             found.append(Constraint.GUEST)
             continue
         fits = board.kinds.takers(place).copy()

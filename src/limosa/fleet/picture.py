@@ -7,6 +7,7 @@ import msgspec
 
 from limosa.fleet.audit import ON_THE_WAY, claims
 from limosa.fleet.census import NEVER, Census, KeptGuest, KeptHost
+from limosa.fleet.constraints import silence
 from limosa.fleet.inventory import Guest, GuestId, Host, HostState, Inventory, Limits
 from limosa.units import GIB, Bytes, BytesPerSecond, GuestName, HostName, Seconds
 from limosa.wire.fleet import FleetGuest, FleetHost
@@ -51,11 +52,11 @@ def inventory(census: Census, limits: Limits, now: float, drawn: Drawn) -> Inven
     """
     known = hosts(census, now)
     where = _residents(census.guests())
-    silence = {host.name: silent for host in census.hosts() if (silent := silent_for(host.seen, now))}
+    silent_since = {host.name: host.seen for host in census.hosts() if silent_for(host.seen, now)}
     return Inventory(
         hosts=tuple(known.values()),
         guests=tuple(
-            _as_of_now(guest, where, silence.get(guest.host))
+            _as_of_now(guest, where, silent_since.get(guest.host))
             for guest in drawn.all(guest for guest in where.resident if guest.host in known)
         ),
         limits=limits,
@@ -68,11 +69,10 @@ def host_of(census: Census, key: str) -> str:
     return resident[0].host if resident else ""
 
 
-def _as_of_now(guest: Guest, where: "_Where", silence: float | None) -> Guest:
+def _as_of_now(guest: Guest, where: "_Where", silent_since: float | None) -> Guest:
     """A guest with what does not follow from its own report."""
-    if silence is not None:
-        why = f"the agent of {guest.host} has been silent for {silence:.0f} s"
-        guest = msgspec.structs.replace(guest, blocked=(why, *guest.blocked))
+    if silent_since is not None:
+        guest = msgspec.structs.replace(guest, blocked=(silence(guest.host, silent_since), *guest.blocked))
     if guest.uuid in where.claimants:
         why = f"{' and '.join(where.claimants[guest.uuid])} each say that they own it"
         guest = msgspec.structs.replace(guest, blocked=(why, *guest.blocked))
@@ -134,6 +134,7 @@ def _host(kept: KeptHost, now: float) -> Host:
         price_per_hour=settings.price_per_hour,
         max_in=settings.max_in,
         max_out=settings.max_out,
+        silent_since=Seconds(kept.seen) if silent else None,
     )
 
 

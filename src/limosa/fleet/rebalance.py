@@ -15,7 +15,7 @@ from limosa.fleet.board import Board, Scores
 from limosa.fleet.finish import finished
 from limosa.fleet.inventory import Inventory
 from limosa.fleet.plan import Operation, Plan, Role
-from limosa.units import Seconds
+from limosa.units import Seconds, format_count
 
 TOLERANCE = 0.1
 """Share of a host's cores by which its load may be off the mean."""
@@ -108,9 +108,10 @@ def rebalance(inventory: Inventory, *, now: Seconds, tolerance: float = TOLERANC
     before = load.worst()
     while (most is None or load.board.mark() < most) and (found := _best(load)):
         load.move(*found)
+    least = lower_bound(inventory, now=now, tolerance=tolerance)
     notes = (
         f"mean load {load.mean:.0%} of cores; farthest host off by {before:.1%} before and {load.worst():.1%} after",
-        f"at least {lower_bound(inventory, now=now, tolerance=tolerance)} moves are needed",
+        f"at least {format_count(least, 'move is', 'moves are')} needed",
         *_uneven(load),
     )
     return finished(load.board, Operation.REBALANCE, [Role.EVEN_OUT] * load.board.mark(), notes=notes)

@@ -14,7 +14,7 @@ from limosa.fleet.bandwidth import gates as gates_of
 from limosa.fleet.inventory import Guest, Host, Inventory, Limits
 from limosa.fleet.plan import Emptied, Planned, Prediction, Timed
 from limosa.migration.predict import ASSUMED_RATE, SETUP_SECONDS
-from limosa.units import Bytes, HostName, Seconds, format_rate
+from limosa.units import Bytes, HostName, Seconds, format_count, format_rate
 
 LEAST_PROGRESS = 0.1
 """Share of a link that pre-copy gains at least: below it, the guest is throttled until it does, or its move fails."""
@@ -64,6 +64,8 @@ class _Course:
 
     inventory: Inventory
     plan: Sequence[Planned]
+    hosts: Mapping[str, Host]
+    """By name."""
     running: dict[int, _Job] = field(default_factory=dict)
     crossing: dict[Gate, set[int]] = field(default_factory=lambda: defaultdict(set))
     """Moves that run, by what they cross."""
@@ -122,7 +124,7 @@ def play(inventory: Inventory, plan: Sequence[Planned], fate: Fate, *, tries: in
     A move that fails takes as long as one that does not, and is tried again when nothing else is ready. What waits for
     a move that fails to the last never starts.
     """
-    course = _Course(inventory, plan)
+    course = _Course(inventory, plan, {str(host.name): host for host in inventory.hosts})
     waiting, numbers = [len(planned.after) for planned in plan], [0] * len(plan)
     followers: dict[int, list[int]] = defaultdict(list)
     for place, planned in enumerate(plan):
@@ -210,8 +212,8 @@ def _share_again(course: _Course, gates: Iterable[Gate], now: float) -> None:
 def _bandwidth(course: _Course, gate: Gate) -> float:
     """Bytes per second that moves may send through a gate."""
     if gate not in course.bandwidth:
-        limits, hosts = course.inventory.limits, {str(name): host for name, host in course.inventory.by_name.items()}
-        course.bandwidth[gate] = capacity(limits, hosts, gate) or _assumed_capacity(limits, gate)
+        limits = course.inventory.limits
+        course.bandwidth[gate] = capacity(limits, course.hosts, gate) or _assumed_capacity(limits, gate)
     return course.bandwidth[gate]
 
 
@@ -226,9 +228,9 @@ def _link(hosts: Mapping[HostName, Host], name: HostName) -> float:
 def _assumed(inventory: Inventory, plan: Sequence[Planned]) -> Iterator[str]:
     ends = {name for planned in plan for name in (planned.move.source, planned.move.destination)}
     if unknown := sum(not inventory.by_name[name].link for name in ends):
-        yield f"links of {unknown} hosts are not known: {format_rate(ASSUMED_RATE)} each"
+        yield f"nobody knows the link of {format_count(unknown, 'host')}: {format_rate(ASSUMED_RATE)} each"
     if unknown := sum(inventory.by_uuid[planned.move.guest].dirty_rate is None for planned in plan):
-        yield f"dirty rates of {unknown} guests are not measured: taken for idle"
+        yield f"nobody measured the dirty rate of {format_count(unknown, 'guest')}: taken for idle"
 
 
 def _doubtful(inventory: Inventory, plan: Sequence[Planned]) -> Iterator[str]:

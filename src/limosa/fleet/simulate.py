@@ -17,7 +17,7 @@ from limosa.fleet.inventory import GuestId, HostState, Inventory
 from limosa.fleet.plan import Emptied, Operation, Plan
 from limosa.fleet.scenario import Trouble
 from limosa.fleet.schedule import Run, play
-from limosa.units import Bytes, GuestName, HostName, Seconds
+from limosa.units import Bytes, GuestName, HostName, Seconds, format_count
 
 
 class Unmoved(msgspec.Struct, frozen=True):
@@ -141,7 +141,11 @@ def _unmoved(plan: Plan, runs: Sequence[Run]) -> Iterator[Unmoved]:
         if place in well:
             continue
         before = [plan.moves[other].move.name for other in planned.after if other not in well]
-        why = f"its move failed {tried[place]} times" if tried[place] else f"it waits for {', '.join(before)}"
+        why = (
+            f"its move failed {format_count(tried[place], 'time')}"
+            if tried[place]
+            else f"it waits for {', '.join(before)}"
+        )
         yield Unmoved(planned.move.name, planned.move.source, why)
 
 

@@ -24,7 +24,7 @@ from limosa.fleet.home import moved_in_turn
 from limosa.fleet.inventory import Inventory
 from limosa.fleet.placing import has_a_home
 from limosa.fleet.plan import Operation, Plan, Role
-from limosa.units import HostName
+from limosa.units import HostName, format_count
 
 MOST_HOSTS = 40
 """Hosts that are solved together: with 10 guests each, 16,000 decisions."""
@@ -158,4 +158,6 @@ def _asked(problem: Problem, seconds: float) -> tuple[Answer | None, str]:
     answer = msgspec.json.decode(done.stdout, type=Answer | None)
     if answer is None:
         return None, f"the solver found nothing in {seconds:.0f} s"
-    return answer, f"the solver looked at {len(problem.rooms)} hosts" + (", exhaustively" if answer.proven else "")
+    return answer, f"the solver looked at {format_count(len(problem.rooms), 'host')}" + (
+        ", exhaustively" if answer.proven else ""
+    )

@@ -20,6 +20,7 @@ from limosa.history.canvas import (
     ticks,
 )
 from limosa.svg import rect, text
+from limosa.units import format_count
 from limosa.wire.history import MoveRecord, Pause
 from limosa.wire.moves import MoveState, Stage
 
@@ -86,7 +87,7 @@ def pause_plot(pause: Pause, key: str = "pause") -> str:
     for part in pause.parts:
         took = milliseconds_text(part.ended_ms - part.started_ms)
         rows.append(Row(part.name, (Bar(part.started_ms, part.ended_ms, "main", f"{part.name}: {took}"),)))
-    described = f"{len(rows)} steps in {milliseconds_text(pause.blackout_ms)}. " + "; ".join(
+    described = f"{format_count(len(rows), 'step')} in {milliseconds_text(pause.blackout_ms)}. " + "; ".join(
         row.bars[0].told for row in rows
     )
     return plot(key, "The pause in detail", f"{described}.", rows, milliseconds_text, pause.blackout_ms)
@@ -101,7 +102,7 @@ def moves_plot(records: Sequence[MoveRecord], key: str = "moves") -> str:
     rows = [_row(record, record.began - first) for record in ordered]
     end = max(bar.end for row in rows for bar in row.bars)
     lost = [r.status for r in ordered if r.status.state.over and r.status.state is not MoveState.COMPLETED]
-    described = f"{len(rows)} moves within {seconds_text(end)}"
+    described = f"{format_count(len(rows), 'move')} within {seconds_text(end)}"
     if lost:
         described += f"; not completed: {', '.join(isolated(status.guest) for status in lost)}"
     items = (("quiet", NAMED_BEFORE), ("main", NAMED_COPY), ("soft", NAMED_AFTER), ("bad", "not completed"))

@@ -104,8 +104,8 @@ def _twice(hosts: Sequence[Facts]) -> Iterator[Trouble]:
             if len(running) > 1
             else f"UUID {uuid} is in {len(found)} QEMUs: {where}",
             guest_runs=runs_on(hosts, uuid),
-            remedy="find out which one is the guest (the owners below say what the journals know), and end the others; "
-            "limosa ends none of them by itself",
+            remedy="find out which one is the guest (limosa doctor on these hosts says what each journal knows), "
+            "and end the others; limosa ends none of them by itself",
         )
 
 

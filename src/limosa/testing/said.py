@@ -90,7 +90,12 @@ def _same_operation(tab: Tab, api: Api, name: str, *, phase: str, over: bool, re
     assert before["ended"] or not over
     if reload:
         tab.driver.refresh()
-    rows = {(row[0], row[1], row[2], row[3]): (" ".join(row[4].split()), row[5], row[8], row[9]) for row in tab.table()}
+    heads = [
+        head.rstrip(" ▲▼")
+        for head in tab.ask("return [...document.querySelectorAll('main thead th')].map(h => h.innerText)")
+    ]
+    told_rows = [dict(zip(heads, row, strict=True)) for row in tab.table()]
+    rows = {(row["#"], row["Guest"], row["From"], row["To"]): row for row in told_rows}
     chip, far = tab.says("h1 .sign"), tab.says("main .progress")
     told: Told = api.get(f"operations/{name}")
     assert told["number"] == before["number"]
@@ -98,12 +103,13 @@ def _same_operation(tab: Tab, api: Api, name: str, *, phase: str, over: bool, re
     assert far == _far(told)
     assert len(rows) == len(told["items"])
     for place, item in enumerate(told["items"], 1):
-        said, attempts, pause, sent = rows[str(place), item["name"], item["source"], item["destination"]]
+        row = rows[str(place), item["name"], item["source"], item["destination"]]
+        said = " ".join(row.get("State", "· waiting").split())  # of a plan nothing else could be said
         assert said.split(" ")[1] == item["state"], said
         assert item["move"] in said
-        assert attempts in {str(item["attempts"]), words.NONE}
-        assert pause == words.milliseconds(item["blackout_ms"])
-        assert sent == (words.size(item["bytes"]) if item["bytes"] else words.NONE)
+        assert row.get("Attempts", words.NONE) in {str(item["attempts"]), words.NONE}
+        assert row.get("Pause", words.NONE) == words.milliseconds(item["blackout_ms"])
+        assert row.get("Sent", words.NONE) == (words.size(item["bytes"]) if item["bytes"] else words.NONE)
     return told
 
 
@@ -136,13 +142,13 @@ def _same_move(tab: Tab, status: Told) -> None:
 
 
 def same_audit(tab: Tab, api: Api, subject: str) -> list[tuple[str, str, str]]:
-    """The audit page, searched for a subject, has the API's lines of it; returns who did what and why, latest first."""
+    """The audit page, searched for an operation, has the API's lines of it; returns who did what, why, latest first."""
     return tab.until(lambda: _same_audit(tab, api, subject))
 
 
 def _same_audit(tab: Tab, api: Api, subject: str) -> list[tuple[str, str, str]]:
     tab.go(f"/audit?q={subject}")
-    rows = [(row[1], row[2], row[4]) for row in tab.table() if row[3] == subject]
-    told = [(line["who"], line["what"], line["why"]) for line in api.all("audit/changes") if line["subject"] == subject]
-    assert rows == told
+    rows = [(row[1], row[2].lower(), row[4]) for row in tab.table() if row[3].endswith(subject.rpartition("-")[2])]
+    lines = [line for line in api.all("audit/changes") if line["subject"] == subject]
+    assert rows == [(line["who"], line["what"].partition(" ")[0], line["why"]) for line in lines]
     return rows

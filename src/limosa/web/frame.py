@@ -85,6 +85,11 @@ class Frame:
     """Whether the page follows what happens."""
 
     @property
+    def addresses(self) -> frozenset[str]:
+        """Of the pages that the navigation leads to."""
+        return frozenset(place.href for place in self.places)
+
+    @property
     def here(self) -> str:
         """The page's own address."""
         return address(self.where, self.query)

@@ -2,7 +2,7 @@
 
 import gzip
 import hashlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -13,6 +13,7 @@ from markupsafe import Markup
 from limosa.web import words
 from limosa.web.frame import Frame
 from limosa.web.links import address, path
+from limosa.web.remedies import pieces
 
 HEADERS: Mapping[str, str] = {
     "Content-Security-Policy": (
@@ -37,6 +38,8 @@ KINDS: Mapping[str, str] = {
 
 ROWS = 25_000
 """Rows and tiles that are kept as they were drawn: twice those of the longest table."""
+BITS = 4000
+"""States and bars that are kept so: of a long table's rows most have the same few."""
 SMALL = 1400
 """Bytes that fit a packet anyway."""
 
@@ -80,22 +83,43 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    made.globals |= {"asset": asset, "path": path, "address": address, "words": words, "mark": mark}
-    made.globals["row"] = row
+    made.globals |= {"asset": asset, "path": path, "address": address, "words": words, "mark": mark, "pieces": pieces}
+    made.globals |= {"rows": rows, "bit": bit}
     made.globals["ui"] = made.get_template("ui.html").module
     return made
 
 
-@lru_cache(ROWS)
-def row(kind: str, view: Hashable) -> Markup:
-    """A row or a tile, as everybody sees it on every page: drawn once for as long as it says the same.
+def rows(kind: str, views: Iterable[Hashable]) -> Markup:
+    """Rows or tiles side by side, as everybody sees them on every page.
 
     Args:
         kind: a macro of `rows.html`.
-        view: what it shows.
+        views: what they show.
     """
-    drawn: Markup = getattr(environment().get_template("rows.html").module, kind)(view)
-    return drawn
+    return Markup("".join([_row(kind, view) for view in views]))  # noqa: S704 - each is escaped already
+
+
+@lru_cache(ROWS)
+def _row(kind: str, view: Hashable) -> Markup:
+    """One of them: drawn once for as long as it says the same."""
+    return _macro("rows.html", kind)(view)
+
+
+@lru_cache(BITS)
+def bit(kind: str, *said: Hashable) -> Markup:
+    """A state or a bar of a row: drawn once for all rows that have the same.
+
+    Args:
+        kind: a macro of `ui.html`.
+        said: its arguments.
+    """
+    return _macro("ui.html", kind)(*said)
+
+
+@cache
+def _macro(template: str, name: str) -> Callable[..., Markup]:
+    found: Callable[..., Markup] = getattr(environment().get_template(template).module, name)
+    return found
 
 
 def mark(kind: str, name: str) -> str:

@@ -3,12 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
-from limosa.units import format_rate, format_size
+from limosa.units import format_count, format_rate, format_size
+
+count = format_count
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 NONE = "—"
 """Stands where nothing is known, or nothing is to be said."""
+SIZES = 4000
+"""Sizes that are kept as they are said: of a fleet's guests most have the same few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.0f} ms" if value < 1000 else lasting(value / 1000)
 
 
+@lru_cache(SIZES)
 def size(value: float | None) -> str:
     """Bytes: `1.5 GiB`."""
     return NONE if value is None else format_size(value)
@@ -81,14 +87,14 @@ def rate(value: float | None) -> str:
     return format_rate(value) if value else NONE
 
 
+def drawn(share: float | None) -> float | None:
+    """A share as exact as a bar can show it, so that many rows have the same bar."""
+    return None if share is None else round(share, 3)
+
+
 def percent(share: float | None) -> str:
     """`0.456` -> `46 %`."""
     return NONE if share is None else f"{share * 100:.0f} %"
-
-
-def count(number: int, what: str, many: str = "") -> str:
-    """`1 host`, `1,204 hosts`."""
-    return f"{number:,} {what if number == 1 else many or what + 's'}"
 
 
 def listed(names: Sequence[str], most: int = 6) -> str:

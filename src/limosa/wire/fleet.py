@@ -286,6 +286,22 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     """Grows with every change."""
 
 
+class AboutItem(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a move where many operations are named."""
+
+    name: str
+    destination: str
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operation is about: of `Operation` all that never changes and is read where many are named."""
+
+    id: str
+    kind: OperationKind
+    hosts: tuple[str, ...]
+    items: tuple[AboutItem, ...]
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Something that happened: `host`, `guest.moved`, `operation`, `audit`."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from limosa.migration.outbox import KEPT
+from limosa.units import format_count
 from limosa.wire.findings import Finding, Severity
 from limosa.wire.hooks import HookShown, stamp
 
@@ -30,7 +31,7 @@ def findings(hooks: Iterable[HookShown], now: float) -> Iterator[Finding]:
 
 
 def _events(count: int) -> str:
-    return "1 event" if count == 1 else f"{count} events"
+    return format_count(count, "event")
 
 
 def _warning(what: str, remedy: str) -> Finding:

@@ -6,7 +6,7 @@ import msgspec
 
 from limosa.errors import NotFound, UsageError
 from limosa.fleet.consolidate import consolidate
-from limosa.fleet.constraints import Left, refusals
+from limosa.fleet.constraints import Heard, Left, refusals
 from limosa.fleet.drain import drain
 from limosa.fleet.home import move_set, return_home
 from limosa.fleet.inventory import Guest, GuestId, HostState, Inventory
@@ -248,5 +248,6 @@ def fits(fleet: Inventory, wanted: str) -> tuple[Fit, ...]:
         NotFound: there is no such guest, or there are several.
     """
     guest = _guest(fleet, wanted)
-    told = ((host, refusals(fleet, guest, host)) for host in fleet.hosts if host.name != guest.host)
+    heard: Heard = {}
+    told = ((host, refusals(fleet, guest, host, heard)) for host in fleet.hosts if host.name != guest.host)
     return tuple(Fit(host=host.name, fits=not why, reasons=tuple(each.why for each in why)) for host, why in told)

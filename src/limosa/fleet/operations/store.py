@@ -1,7 +1,7 @@
 """Operations in the database: made, steered by operators, carried on by one controller at a time."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,7 +17,7 @@ from limosa.fleet.inventory import HostState
 from limosa.fleet.operations.advance import Wish
 from limosa.fleet.operations.planning import EMPTIES
 from limosa.fleet.registry import moved, set_state
-from limosa.wire.fleet import Item, ItemState, Operation, OperationKind, Phase
+from limosa.wire.fleet import About, Item, ItemState, Operation, OperationKind, Phase
 from limosa.wire.reports import Hand
 
 _OPEN = (Phase.RUNNING, Phase.PAUSED, Phase.CANCELLING)
@@ -30,6 +30,10 @@ class Kept(NamedTuple):
 
     id: str
     holder: str
+
+
+_DEEDS = {Wish.RUN: "resume", Wish.PAUSE: "pause", Wish.CANCEL: "cancel"}
+"""What operators call it; the audit log has their words."""
 
 
 class OperationStore:
@@ -62,6 +66,13 @@ class OperationStore:
         async with self._database.read() as connection:
             return tuple(_decoded(row) for row in (await connection.execute(wanted)).mappings())
 
+    async def about(self, wanted: Collection[str]) -> tuple[About, ...]:
+        """What these operations are about; those that are not there are left out."""
+        named = sa.select(operations.c.body).where(operations.c.id.in_(wanted))
+        async with self._database.read() as connection:
+            bodies = (await connection.execute(named)).scalars().all()
+        return tuple(msgspec.json.decode(body, type=About) for body in bodies)
+
     async def answered(self, who: str, key: str, asked: str) -> Operation | None:
         """The operation that this key made before; None for a new key.
 
@@ -91,8 +102,14 @@ class OperationStore:
             await tell(connection, "operation", operation.id, {"phase": operation.phase, "kind": operation.kind})
         return operation
 
-    async def approve(self, operation: str, who: str, why: str = "") -> Operation:
+    async def approve(self, operation: str, who: str, why: str = "", deed: str = "approve") -> Operation:
         """Let a planned operation run; from then on no guest goes to a host that it empties.
+
+        Args:
+            operation: its id.
+            who: lets it.
+            why: for the audit log.
+            deed: what he calls that.
 
         Raises:
             NotFound: there is none.
@@ -110,7 +127,7 @@ class OperationStore:
                 await set_state(connection, planned.hosts, HostState.ACTIVE, "")
             running = msgspec.structs.replace(planned, phase=Phase.RUNNING)
             await _keep(connection, running)
-            await note(connection, who, "approve", operation, why)
+            await note(connection, who, deed, operation, why)
         return running
 
     async def wish(self, operation: str, wish: Wish, who: str, why: str = "") -> Operation:
@@ -124,12 +141,12 @@ class OperationStore:
             row = await _row(connection, operation)
             now = _decoded(row)
             if now.phase.over or row["wish"] == Wish.CANCEL or (now.phase is Phase.PLANNED and wish is not Wish.CANCEL):
-                raise Blocked(f"{operation} is {now.phase}: it cannot be told to {wish}")
+                raise Blocked(f"{operation} is {now.phase}: it cannot be told to {_DEEDS[wish]}")
             await connection.execute(sa.update(operations).where(operations.c.id == operation).values(wish=wish))
             if now.phase is Phase.PLANNED:
                 now = msgspec.structs.replace(now, phase=Phase.CANCELLED, ended=time.time())
                 await _keep(connection, now)
-            await note(connection, who, wish, operation, why)
+            await note(connection, who, _DEEDS[wish], operation, why)
             await tell(connection, "operation", operation, {"phase": now.phase, "wish": wish})
         return now
 

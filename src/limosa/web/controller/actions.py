@@ -60,7 +60,7 @@ async def begin(visited: Visit, form: Form) -> str | Response[bytes]:
     asked, controller, who = operation_asked(form), visited.controller, visited.session.name
     kept = await controller.submit(msgspec.structs.replace(asked, approved=False), who, "", "")
     if plan_mark(kept.items) == form.get("plan"):
-        await controller.approve(kept.id, who, asked.why)
+        await controller.begin(kept.id, who, asked.why)
         return path("operations", kept.id)
     await controller.wish(kept.id, Wish.CANCEL, who, "the fleet has changed since the plan was shown")
     fields = {name: value for name, value in form.items() if name not in {"form", "plan"}}

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -11,6 +12,7 @@ from limosa.fleet.controller import Controller
 from limosa.fleet.db.tables import changes, counters, events
 from limosa.web.look import Look
 from limosa.web.views.host import TakesIn, takes_in
+from limosa.wire.fleet import About
 
 FRESH = 1.0
 """Seconds for which what agents report need not be read again; what operators did is read at once."""
@@ -18,6 +20,8 @@ SHARE = 5.0
 """Reading the fleet again may take one part in so many of the time, however large it is."""
 KEPT = 20.0
 """Seconds for which it is remembered what a host could take in."""
+MOST_ABOUT = 2000
+"""Operations of which it is remembered what they are about: that never changes."""
 AGAIN = 10.0
 """Seconds after which it is read again although nothing has changed: agents that are silent are so for longer."""
 
@@ -39,6 +43,7 @@ class Looks:
         self._look: Look | None = None
         self._drawn = picture.Drawn()
         self._takes: dict[str, TakesIn] = {}
+        self._about: dict[str, About] = {}
         self._took = 0.0
         """Seconds of the last reading."""
         self.behind = False
@@ -73,6 +78,15 @@ class Looks:
         if known is None or look.at - known.at > KEPT:
             known = self._takes[host] = await asyncio.to_thread(takes_in, look.inventory, host, look.at)
         return known
+
+    async def about(self, operations: Collection[str]) -> Mapping[str, About]:
+        """What operations are about, by id; of those that are no operations nothing."""
+        if missing := [each for each in operations if each not in self._about]:
+            if len(self._about) > MOST_ABOUT:
+                self._about.clear()
+                missing = list(operations)
+            self._about |= {each.id: each for each in await self._controller.store.about(missing)}
+        return self._about
 
     def _stale(self, known: Look, stamp: Stamp, now: float) -> bool:
         age = now - known.at

@@ -166,7 +166,8 @@ async def show_audit(visit: Visit) -> Shown:
     after, q = visit.query.get("after", ""), visit.query.get("q", "").strip()
     number = int(after) if after.isascii() and after.isdigit() else None
     found = await changes_before(visit.controller.database, number, audit.PAGE, q)
-    return Shown("Audit", audit.audit(await visit.site.looks.look(), found, visit.query))
+    named = await visit.site.looks.about(audit.operations_of(found))
+    return Shown("Audit", audit.audit(await visit.site.looks.look(), named, found, visit.query))
 
 
 async def show_doctor(visit: Visit) -> Shown:

@@ -80,7 +80,7 @@ class FlagCost:
     hosts_with: str
     hosts_without: str
     guests: str
-    """That see it: each of them can go to hosts that have it only."""
+    """That see it, with that word: each of them can go to hosts that have it only."""
     pools: tuple[FlagPool, ...]
 
 
@@ -131,8 +131,8 @@ def _pools(found: Sequence[Pool], kinds: Mapping[str, HostCpu]) -> Iterator[Pool
             vendor=pool.hard.vendor or words.NONE,
             flags=str(pool.flags.bit_count()),
             address_bits=str(pool.hard.address_bits or words.NONE),
-            takes=f"{int(sizes[takes[:, here]].sum()) - 1:,}",
-            leaves=f"{int(sizes[takes[here]].sum()) - 1:,}",
+            takes=words.count(int(sizes[takes[:, here]].sum()) - 1, "other"),
+            leaves=words.count(int(sizes[takes[here]].sum()) - 1, "other"),
         )
 
 
@@ -154,7 +154,7 @@ def _baselines(found: Sequence[Pool]) -> Iterator[Baseline]:
             vendor=vendor or "vendor not told",
             hosts=words.count(sum(len(pool.hosts) for _, pool in group), "host"),
             value=value,
-            sees=f"{sees} flags",
+            sees=words.count(sees, "flag"),
             held_back=tuple(
                 HeldBack(number, words.count(len(pool.hosts), "host"), str(gain.bit_count()), some(gain))
                 for (number, pool), (_, gain) in zip(group, gains, strict=True)
@@ -182,9 +182,9 @@ def _flag(look: Look, name: str, sentence: str, kinds: Mapping[str, HostCpu]) ->
     return FlagCost(
         name=name,
         sentence=sentence,
-        hosts_with=words.count(having, "host"),
-        hosts_without=words.count(sum(sizes) - having, "host"),
-        guests=words.count(_seeing(look.inventory, name), "guest"),
+        hosts_with=words.count(having, "host has", "hosts have"),
+        hosts_without=words.count(sum(sizes) - having, "host lacks", "hosts lack"),
+        guests=words.count(_seeing(look.inventory, name), "guest sees", "guests see"),
         pools=pools,
     )
 

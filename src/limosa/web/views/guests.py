@@ -98,6 +98,7 @@ def _load(guest: FleetGuest) -> float | None:
 
 def guest_row(guest: FleetGuest) -> GuestRow:
     """One guest as tables show it."""
+    load = _load(guest)
     return GuestRow(
         id=guest.id,
         name=guest.name,
@@ -108,8 +109,8 @@ def guest_row(guest: FleetGuest) -> GuestRow:
         vcpus=words.NONE if guest.vcpus is None else str(guest.vcpus),
         memory=words.size(guest.memory),
         disk=words.size(guest.disk) if guest.disk else words.NONE,
-        load=_load(guest),
-        load_said=words.percent(_load(guest)),
+        load=words.drawn(load),
+        load_said=words.percent(load),
         can="; ".join(guest.blocked),
         home=guest.home if guest.home and guest.home != guest.host else "",
     )

@@ -9,7 +9,7 @@ from limosa.web import words
 from limosa.web.links import Query, address, path
 from limosa.web.table import Choice, Column, Table, choices, table
 from limosa.web.views.states import Sign, of_item, of_phase
-from limosa.wire.fleet import Item, ItemState, LeftGuest, Operation, OperationKind, Phase
+from limosa.wire.fleet import About, Item, ItemState, LeftGuest, Operation, OperationKind, Phase
 
 LIST = 50
 """Operations of one page."""
@@ -80,7 +80,7 @@ def _row(operation: Operation, now: float) -> OperationRow:
     )
 
 
-def about(operation: Operation) -> str:
+def about(operation: Operation | About) -> str:
     """What an operation is about, in one line."""
     if operation.kind is OperationKind.MOVE:
         return words.listed([f"{item.name} to {item.destination}" for item in operation.items], 3)
@@ -190,6 +190,8 @@ class OperationPage:
     notes: tuple[str, ...]
     limits: tuple[tuple[str, str], ...]
     items: Table[ItemRow]
+    shown: frozenset[str]
+    """Names of the columns of its table: those that say something now."""
     filter: tuple[Choice, ...]
     left: tuple[LeftRow, ...]
     left_more: int
@@ -210,7 +212,7 @@ def operation_page(operation: Operation, limits: Limits, retries: int, query: Qu
         now: seconds since 1970.
     """
     where = path("operations", operation.id) if operation.id else "/plan"
-    done = progress(operation)
+    done, items = progress(operation), _items(operation, where, query, now)
     return OperationPage(
         id=operation.id,
         title=f"{str(operation.kind).capitalize()} {words.listed(operation.hosts, 3)}".strip(),
@@ -227,7 +229,8 @@ def operation_page(operation: Operation, limits: Limits, retries: int, query: Qu
         facts=_facts(operation),
         notes=operation.forecast.notes,
         limits=_limits(limits, retries),
-        items=_items(operation, where, query, now),
+        items=items,
+        shown=frozenset(head.name for head in items.heads),
         filter=choices("state", _item_states(operation), where, query),
         left=tuple(_left(left) for left in operation.left[:MOST_LEFT]),
         left_more=max(0, len(operation.left) - MOST_LEFT),
@@ -302,31 +305,45 @@ def _items(operation: Operation, where: str, query: Query, now: float) -> Table[
     placed = list(enumerate(operation.items))
     if wanted := query.get("state"):
         placed = [(place, item) for place, item in placed if item.state == wanted]
-    columns: tuple[Column[tuple[int, Item]], ...] = (
+    found = table(placed, _columns(operation), lambda row: _words(row[1]), where, query)
+    names = [item.name for item in operation.items]
+    return found.with_rows(_item(place, item, names, now) for place, item in found.rows)
+
+
+def _columns(operation: Operation) -> tuple[Column[tuple[int, Item]], ...]:
+    """What is planned of moves until one of them has begun, and then how they go; without columns of dashes."""
+    always: tuple[Column[tuple[int, Item]], ...] = (
         Column("place", "#", lambda row: row[0]),
         Column("name", "Guest", lambda row: row[1].name),
         Column("from", "From", lambda row: row[1].source),
         Column("to", "To", lambda row: row[1].destination),
-        Column("state", "State", lambda row: row[1].state),
-        Column("attempts", "Attempts", lambda row: row[1].attempts, number=True),
+    )
+    state: Column[tuple[int, Item]] = Column("state", "State", lambda row: row[1].state)
+    planned: tuple[Column[tuple[int, Item]], ...] = (
+        Column("role", "Why", lambda row: row[1].role or None),
+        Column("sends", "To send", lambda row: row[1].expected_bytes or None, number=True),
+        Column("ends", "Done after", lambda row: row[1].expected_end, number=True),
+        Column("after", "Waits for", lambda row: row[1].after or None),
+    )
+    going: tuple[Column[tuple[int, Item]], ...] = (
+        Column("attempts", "Attempts", lambda row: row[1].attempts or None, number=True),
         Column("began", "Began", lambda row: row[1].began),
-        Column("took", "Took", lambda row: _seconds(row[1], now), number=True),
+        Column("took", "Took", lambda row: _took(row[1]), number=True),
         Column("blackout", "Pause", lambda row: row[1].blackout_ms, number=True),
         Column("bytes", "Sent", lambda row: row[1].bytes or None, number=True),
     )
-    found = table(placed, columns, lambda row: _words(row[1]), where, query)
-    names = [item.name for item in operation.items]
-    return found.with_rows(_item(place, item, names, now) for place, item in found.rows)
+    rows = list(enumerate(operation.items))
+    begun = any(item.attempts for item in operation.items)
+    told = tuple(column for column in (going if begun else planned) if any(column.key(row) is not None for row in rows))
+    return (*always, *(() if operation.phase is Phase.PLANNED else (state,)), *told)
 
 
 def _words(item: Item) -> tuple[str, ...]:
     return item.name, item.guest, item.source, item.destination, str(item.state), item.said
 
 
-def _seconds(item: Item, now: float) -> float | None:
-    if item.began is None:
-        return None
-    return (item.ended if item.ended is not None else now) - item.began
+def _took(item: Item) -> float | None:
+    return None if item.began is None or item.ended is None else item.ended - item.began
 
 
 def _item(place: int, item: Item, names: Sequence[str], now: float) -> ItemRow:
@@ -349,7 +366,7 @@ def _item(place: int, item: Item, names: Sequence[str], now: float) -> ItemRow:
         after=words.listed([names[other] for other in item.after], 3) if item.state is ItemState.WAITING else "",
         attempts=str(item.attempts) if item.attempts else words.NONE,
         began=words.maybe(item.began, now),
-        took=words.lasting(_seconds(item, now)) if item.ended is not None else "",
+        took=words.lasting(_took(item)),
         blackout=words.milliseconds(item.blackout_ms),
         bytes=words.size(item.bytes) if item.bytes else words.NONE,
         said=item.said,

@@ -64,6 +64,9 @@ def of_host(host: FleetHost) -> Sign:
     return Sign(host.state, sign, tone, host.reason)
 
 
+_RUNNING = Sign("running", "●", "good")
+
+
 def of_guest(guest: FleetGuest) -> Sign:
     """A guest's state, as it was last seen; that it has two owners stands above all else."""
     if guest.owners:
@@ -71,7 +74,7 @@ def of_guest(guest: FleetGuest) -> Sign:
     if guest.silent_for:
         return Sign(guest.state, "?", "warn", f"last seen {words.roughly(guest.silent_for)} ago")
     if guest.state == "running":
-        return Sign("running", "●", "good")
+        return _RUNNING
     if guest.state in {"moving", "planning", "arriving", "settling"}:
         return Sign(guest.state, "▶", "busy")
     if guest.state == "in doubt":
