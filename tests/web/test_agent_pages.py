@@ -120,6 +120,11 @@ async def test_a_guest_tells_of_its_shape_its_moves_and_where_it_can_go(bench: B
     assert "Move here" not in page
 
 
+async def test_a_guest_that_cannot_be_moved_fits_nowhere(bench: Bench) -> None:
+    bench.script.guests = (msgspec.structs.replace(guest(), blocked=("device x is not migratable",)),)
+    assert "<b>0</b> of 1 other host could take it now" in await bench.get("/guests/u1")
+
+
 async def test_a_guests_past_leads_to_its_moves(bench: Bench) -> None:
     uuid = bench.agent.moves.archive.record("m-past").status.uuid
     bench.script.guests = (guest(key=uuid),)

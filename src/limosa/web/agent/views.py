@@ -120,6 +120,7 @@ def _fit(report: GuestReport, host: HostShown, cpu: HostCpu | str | None) -> Fit
 
 
 def _misfits(report: GuestReport, host: HostShown, cpu: HostCpu | str | None) -> Iterator[str]:
+    yield from report.blocked
     if not host.reachable:
         yield host.why_not or "unreachable"
         return
