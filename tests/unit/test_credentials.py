@@ -4,7 +4,7 @@ import base64
 from decimal import Decimal, localcontext
 from pathlib import Path
 
-from limosa.migration.credentials import write_key
+from limosa.migration.credentials import CIPHERS_OF_CHOICE, client, write_key
 
 
 def test_a_key_is_its_owners_alone_and_comes_with_the_group_of_rfc_7919(tmp_path: Path) -> None:
@@ -14,6 +14,13 @@ def test_a_key_is_its_owners_alone_and_comes_with_the_group_of_rfc_7919(tmp_path
 
     _, *body, _ = (place / "dh-params.pem").read_text().splitlines()
     assert base64.b64decode("".join(body)) == pkcs3(ffdhe2048(), 2)
+
+
+def test_a_system_that_says_which_ciphers_programs_may_use_is_obeyed(tmp_path: Path) -> None:
+    policy = tmp_path / "gnutls.config"
+    assert client("creds", tmp_path, policy)["priority"] == CIPHERS_OF_CHOICE
+    policy.write_text("[overrides]\n")
+    assert "priority" not in client("creds", tmp_path, policy)
 
 
 def ffdhe2048() -> int:

@@ -12,6 +12,9 @@ CIPHERS_OF_CHOICE = "NORMAL:-CHACHA20-POLY1305:+CHACHA20-POLY1305"
 AES-128-CCM, those with SHA-256, in this order: the slowest first, for which processors have no instructions. The order
 of the client counts (docs/qemu-notes.md)."""
 
+SYSTEM_POLICY = Path("/etc/crypto-policies/back-ends/gnutls.config")
+"""crypto-policies(7): of Fedora, RHEL and their relatives, where QEMU is built to follow it."""
+
 FFDHE2048 = """\
 -----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
@@ -25,21 +28,22 @@ ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
 """The group of RFC 7919, section A.1, as PKCS #3."""
 
 
-def client(creds: str, directory: Path) -> dict[str, str]:
+def client(creds: str, directory: Path, policy: Path = SYSTEM_POLICY) -> dict[str, str]:
     """Arguments of `object-add` for the side that connects: the source, for RAM and for disks.
 
     Args:
         creds: the object's id.
         directory: what `write_key` returned.
+        policy: where a system says which ciphers its programs may use. QEMU's own order follows it there, and stays.
     """
-    return {
+    told = {
         "qom-type": "tls-creds-psk",
         "id": creds,
         "dir": str(directory),
         "endpoint": "client",
         "username": USER,
-        "priority": CIPHERS_OF_CHOICE,
     }
+    return told if policy.exists() else told | {"priority": CIPHERS_OF_CHOICE}
 
 
 def write_key(directory: Path, key: str) -> Path:
