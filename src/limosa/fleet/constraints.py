@@ -103,7 +103,7 @@ def _of_state(host: Host) -> Said:
     if host.state is HostState.LOST and host.silent_since is not None:
         yield Constraint.STATE, f"has been silent since {format_time(host.silent_since)}"
     elif host.state is not HostState.ACTIVE:
-        yield Constraint.STATE, f"is {host.state}"
+        yield Constraint.STATE, f"is {host.state.said}"
     if host.max_in == 0:
         yield Constraint.STATE, "takes no moves in (max_in)"
 

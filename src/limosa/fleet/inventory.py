@@ -36,6 +36,11 @@ class HostState(StrEnum):
     LOST = "lost"
     """Its agent is silent and the host is given up: what ran there is as it was last seen."""
 
+    @property
+    def said(self) -> str:
+        """What a host of this state is: `drained`, `in maintenance`."""
+        return f"in {self}" if self is HostState.MAINTENANCE else str(self)
+
 
 C = TypeVar("C", HostCpu, GuestCpu)
 
