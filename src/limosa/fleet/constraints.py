@@ -161,6 +161,8 @@ def _lacking(wanted: Iterable[str], there: tuple[str, ...]) -> str:
 
 
 def _of_company(inventory: Inventory, guest: Guest, host: Host) -> Said:
+    if not guest.groups:
+        return
     for other in (*inventory.on(host.name), *inventory.arriving_at(host.name)):
         shared = [group for group in guest.groups if group in other.groups]
         if shared and other.uuid != guest.uuid:
