@@ -24,10 +24,10 @@ demo:
 	scripts/setup --demo
 	$(AS_ROOT) .venv/bin/limosa demo
 
-# Tests with real guests wait half of their time: three side by side on two processors.
+# Tests with real guests wait half of their time: three side by side on two processors. Their order is tests/conftest.py's.
 WORKERS ?= 3
 test: setup
-	$(AS_ROOT) .venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	$(AS_ROOT) .venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: setup
 	PATH="$(CURDIR)/.venv/bin:$$PATH" just check

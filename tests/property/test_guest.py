@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from limosa.guest.blockgraph import NODE_NAME_LIMIT, Edges, stable_names
 from limosa.guest.cmdline import escape, split
 from limosa.guest.compare import MISSING, compare
-from limosa.guest.profile import Cpu, Display, Machine, Memory, Profile, QemuBuild, Smp
+from limosa.guest.profile import Profile, QemuBuild
 from limosa.guest.qtree import parse_qtree
+from limosa.testing.profiles import bare_profile
 
 NAME = st.text("ab#-0", min_size=1, max_size=40)
 VALUE = st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from(["auto", "on", ""])
@@ -20,28 +21,7 @@ SEEN = st.dictionaries(
 
 
 def profile(seen: dict[str, dict[str, Any]], micro: int) -> Profile:
-    return Profile(
-        name="g",
-        uuid="u",
-        status="running",
-        qemu=QemuBuild(version=(10, 0, micro), package="", binary="q"),
-        machine=Machine(type="q35", accel="tcg", properties={}),
-        cpu=Cpu(type="c", model="c", properties={}, flags=()),
-        smp=Smp(cpus=1, maxcpus=1, topology={}),
-        plugged_cpus=(),
-        memory=Memory(size=1, slots=0, max_size=1, backend=None),
-        objects=(),
-        chardevs=(),
-        block_nodes=(),
-        drives=(),
-        netdevs=(),
-        devices=(),
-        display=Display(options=()),
-        options=(),
-        monitors=(),
-        guest_visible=seen,
-        unknown=(),
-    )
+    return bare_profile(qemu=QemuBuild(version=(10, 0, micro), package="", binary="q"), guest_visible=seen)
 
 
 @given(live=st.lists(NAME, unique=True, max_size=8), roots=st.dictionaries(NAME, NAME, max_size=4), data=st.data())

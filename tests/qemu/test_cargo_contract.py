@@ -11,7 +11,8 @@ from limosa.cargo.media import Media
 from limosa.guest.profile import Chardev, Profile
 from limosa.lab import assets
 from limosa.testing.contract import KindContract, Specimen
-from limosa.testing.pair import Pair, bare_profile, disk_profile, file_node, format_node
+from limosa.testing.pair import Pair
+from limosa.testing.profiles import bare_profile, disk_profile, file_node, format_node
 from limosa.units import MIB
 from limosa.wire.moves import MoveRequest
 

@@ -18,7 +18,8 @@ from limosa.errors import LimosaError, MoveFailed
 from limosa.guest.profile import Profile
 from limosa.lab import assets
 from limosa.qmp.monitor import Monitor
-from limosa.testing.pair import End, Pair, bare_profile, block_arguments, disk_profile, file_node, format_node, pair
+from limosa.testing.pair import End, Pair, block_arguments, pair
+from limosa.testing.profiles import bare_profile, disk_profile, file_node, format_node
 from limosa.units import KIB, MIB
 from limosa.wire.findings import Severity
 from limosa.wire.moves import MoveRequest

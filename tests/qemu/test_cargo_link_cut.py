@@ -16,7 +16,8 @@ from limosa.cargo.disks import Disks
 from limosa.cargo.kind import Streams, When
 from limosa.errors import MoveFailed
 from limosa.lab import assets
-from limosa.testing.pair import Pair, block_arguments, disk_profile, file_node, format_node, pair
+from limosa.testing.pair import Pair, block_arguments, pair
+from limosa.testing.profiles import disk_profile, file_node, format_node
 from limosa.units import MIB
 from limosa.wire.moves import MoveRequest
 

@@ -19,7 +19,8 @@ from limosa.errors import LimosaError
 from limosa.guest.profile import Device, Netdev, Profile
 from limosa.lab import assets
 from limosa.testing.contract import KindContract, Specimen
-from limosa.testing.pair import Pair, bare_profile, pair
+from limosa.testing.pair import Pair, pair
+from limosa.testing.profiles import bare_profile
 from limosa.wire.findings import Severity
 from limosa.wire.moves import MoveRequest
 

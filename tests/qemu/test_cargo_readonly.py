@@ -20,8 +20,9 @@ from limosa.cargo.volumes import Volumes
 from limosa.guest.profile import BlockNode, Drive, Machine, Profile
 from limosa.lab import assets
 from limosa.qmp.monitor import Monitor
-from limosa.testing.pair import bare_profile, block_arguments, disk_profile, file_node, format_node, pair
+from limosa.testing.pair import block_arguments, pair
 from limosa.testing.ports import free_port
+from limosa.testing.profiles import bare_profile, disk_profile, file_node, format_node
 from limosa.units import MIB
 from limosa.wire.moves import MoveRequest
 

@@ -152,8 +152,9 @@ async def test_run_gives_status_output_and_input(lab: Lab) -> None:
 
 async def test_run_ends_in_time_and_takes_its_children_along(lab: Lab) -> None:
     a = lab.host("a")
-    with pytest.raises(TimeoutError):
-        await a.run(["sh", "-c", "sleep 4242 & wait"], timeout=0.2)
+    with pytest.raises(LabError, match=r"took longer than 2 s on a") as late:
+        await a.run(["sh", "-c", "echo begun; sleep 4242 & wait"], timeout=2)
+    assert late.value.detail == "begun\n"
     await until(lambda: _count("4242") == 0, 5)
 
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from limosa.destination.argv import TwinShape, argv
 from limosa.destination.finish import finish
 from limosa.destination.launch import Twin, launch, stop
-from limosa.errors import LaunchError, QmpError
+from limosa.errors import LaunchError, MonitorMissing, QmpError
 from limosa.guest.compare import compare
 from limosa.guest.introspect import introspect
 from limosa.guest.probe import Board, Probe
@@ -238,13 +238,13 @@ def _popen(command: list[str], directory: Path) -> subprocess.Popen[bytes]:
 
 
 async def _connect(process: subprocess.Popen[bytes], directory: Path) -> Monitor:
-    for _ in range(400):  # QEMU tells nobody when its socket is there
-        if process.poll() is not None:
-            pytest.fail((directory / "source.stderr").read_text())
-        if (directory / "qmp").exists():
-            break
+    while True:  # QEMU tells nobody when its socket listens, and the file is there before that
+        try:
+            return await Monitor.connect(str(directory / "qmp"), pid=process.pid, greeting_timeout=20)
+        except MonitorMissing:
+            if process.poll() is not None:
+                pytest.fail((directory / "source.stderr").read_text())
         await asyncio.sleep(0.02)
-    return await Monitor.connect(str(directory / "qmp"), pid=process.pid, greeting_timeout=20)
 
 
 def rehosted(profile: Profile, directory: Path, tap: str) -> Profile:

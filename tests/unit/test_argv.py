@@ -15,7 +15,6 @@ from limosa.guest.profile import (
     Chardev,
     Cpu,
     Device,
-    Display,
     Drive,
     HostObject,
     Machine,
@@ -25,10 +24,10 @@ from limosa.guest.profile import (
     Option,
     PluggedCpu,
     Profile,
-    QemuBuild,
     Smp,
     Throttle,
 )
+from limosa.testing.profiles import bare_profile
 
 TWIN = TwinShape(monitor="/run/limosa/twin")
 
@@ -66,27 +65,11 @@ def drive(path: str, **given: Any) -> Drive:
     return Drive(device=path, **told)
 
 
-PROFILE = Profile(
+PROFILE = bare_profile(
     name="web,1",
-    uuid="11111111-2222-3333-4444-555555555555",
-    status="running",
-    qemu=QemuBuild(version=(10, 0, 2), package="", binary="/usr/bin/qemu-system-x86_64"),
     machine=Machine(type="pc-i440fx-10.0", accel="tcg", properties={}),
-    cpu=Cpu(type="qemu64-x86_64-cpu", model="qemu64", properties={}, flags=()),
     smp=Smp(cpus=2, maxcpus=4, topology={"sockets": 1, "dies": 1, "cores": 4, "threads": 1}),
-    plugged_cpus=(),
     memory=Memory(size=128 << 20, slots=0, max_size=128 << 20, backend=None),
-    objects=(),
-    chardevs=(),
-    block_nodes=(),
-    drives=(),
-    netdevs=(),
-    devices=(),
-    display=Display(options=()),
-    options=(),
-    monitors=(),
-    guest_visible={},
-    unknown=(),
 )
 
 

@@ -11,7 +11,7 @@ import pytest
 from limosa.cargo.consoles import Consoles
 from limosa.cargo.kind import HostFacts, Offer, Streams, Survey
 from limosa.guest.profile import Chardev, Display, MonitorAddress, Profile
-from limosa.testing.pair import bare_profile
+from limosa.testing.profiles import bare_profile
 from limosa.units import MoveId, Side
 from limosa.wire.findings import Severity
 from limosa.wire.moves import MoveRequest

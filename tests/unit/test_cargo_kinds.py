@@ -20,7 +20,7 @@ from limosa.errors import MoveFailed
 from limosa.guest.parts import parts
 from limosa.guest.profile import Device, HostObject, Machine, Option, PluggedCpu, Profile
 from limosa.migration.plan import unclaimed
-from limosa.testing.pair import bare_profile, disk_profile, file_node, format_node
+from limosa.testing.profiles import bare_profile, disk_profile, file_node, format_node
 from limosa.units import GIB, MoveId
 from limosa.wire.findings import Severity
 from limosa.wire.moves import MoveRequest

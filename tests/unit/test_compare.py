@@ -6,40 +6,20 @@ from msgspec.structs import replace
 
 from limosa.guest.compare import Difference, compare
 from limosa.guest.profile import (
-    Cpu,
-    Display,
     HostObject,
-    Machine,
-    Memory,
     PluggedCpu,
     Profile,
     QemuBuild,
     Smp,
 )
+from limosa.testing.profiles import bare_profile
 
 
 def profile(seen: dict[str, dict[str, Any]], version: tuple[int, int, int] = (10, 0, 2)) -> Profile:
-    return Profile(
-        name="web1",
-        uuid="u",
-        status="running",
+    return bare_profile(
         qemu=QemuBuild(version=version, package="", binary="/usr/bin/qemu-system-x86_64"),
-        machine=Machine(type="pc-q35-7.2", accel="tcg", properties={}),
-        cpu=Cpu(type="qemu64-x86_64-cpu", model="qemu64", properties={}, flags=()),
         smp=Smp(cpus=1, maxcpus=1, topology={"sockets": 1, "cores": 1, "threads": 1}),
-        plugged_cpus=(),
-        memory=Memory(size=1 << 27, slots=0, max_size=1 << 27, backend=None),
-        objects=(),
-        chardevs=(),
-        block_nodes=(),
-        drives=(),
-        netdevs=(),
-        devices=(),
-        display=Display(options=()),
-        options=(),
-        monitors=(),
         guest_visible=seen,
-        unknown=(),
     )
 
 

@@ -19,6 +19,7 @@ def test_only_what_was_asked_for_is_on_the_command_line() -> None:
         "limosa.records-size=4096",
         "limosa.heartbeat=10.66.0.1:7777,1ms",
     ]
+    assert GuestOptions(zero_freed=True).append() == f"{GuestOptions().append()} init_on_free=1"
 
 
 def test_a_heartbeat_tells_how_far_each_disk_has_come() -> None:

@@ -5,9 +5,10 @@ from msgspec.structs import replace
 from limosa.cargo.kind import HostFacts, Streams
 from limosa.cpu.facts import HostCpu, Source
 from limosa.guest.cpu import guest_cpu
-from limosa.guest.profile import Cpu, Display, Machine, Memory, Profile, QemuBuild, Smp
+from limosa.guest.profile import Cpu, Machine
 from limosa.migration.cpu import cpu_findings
 from limosa.migration.ends import OfferAnswer
+from limosa.testing.profiles import bare_profile
 from limosa.units import Side
 from limosa.wire.findings import Severity, blocking
 
@@ -21,11 +22,8 @@ SEEN: dict[str, Any] = {
     "pmu": True,
     "migratable": True,
 }
-PROFILE = Profile(
+PROFILE = bare_profile(
     name="web1",
-    uuid="",
-    status="running",
-    qemu=QemuBuild(version=(10, 0, 2), package="", binary="/usr/bin/qemu-system-x86_64"),
     machine=Machine(type="pc-q35-10.0", accel="kvm", properties={}),
     cpu=Cpu(
         type="host-x86_64-cpu",
@@ -44,20 +42,7 @@ PROFILE = Profile(
             "xsave",
         ),
     ),
-    smp=Smp(cpus=1, maxcpus=1, topology={}),
-    plugged_cpus=(),
-    memory=Memory(size=1 << 28, slots=0, max_size=1 << 28, backend=None),
-    objects=(),
-    chardevs=(),
-    block_nodes=(),
-    drives=(),
-    netdevs=(),
-    devices=(),
-    display=Display(options=()),
-    options=(),
-    monitors=(),
     guest_visible={"cpu": SEEN},
-    unknown=(),
 )
 ANSWER = OfferAnswer(
     host=HostFacts(name="b", migration_address="", state_dir="", run_dir="", machine_id=""),

@@ -17,8 +17,8 @@ from limosa.web.controller import looks, pages, show
 from limosa.web.controller.looks import Looks
 from limosa.web.controller.visit import Site, Visit
 from limosa.web.difference import Difference
-from limosa.web.parts import news
-from limosa.web.render import mark
+from limosa.web.parts import news, taken_apart
+from limosa.web.render import mark, titled
 
 HOSTS = next(page for page in show.PAGES if page.where == "/hosts")
 
@@ -95,6 +95,24 @@ async def test_after_a_lost_connection_it_goes_on_from_what_was_told_last(web: W
     waiting = asyncio.create_task(first(messages))
     await web.controller.registry.take("c", report("c", guest("new", "c"), flags=FLAGS[:2]), time.time())
     assert list(msgspec.json.decode(str((await waiting).data))["slots"]) == [mark("h", "c")]
+
+
+async def test_a_page_that_was_told_of_the_fleet_as_it_was_is_told_the_rest_without_another_change(
+    web: Web, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "FRESH", 0.2)
+    monkeypatch.setattr(pages, "COUNT_ON", 1_000_000)
+    site = Site(web.controller, Looks(web.controller), secure=True)
+    messages = stream(web, seen="0123456789abcdef", site=site)
+    await first(messages)
+    await web.controller.registry.take("b", report("b", guest("db1", "b"), guest("db2", "b")), time.time())
+    told = msgspec.json.decode(str((await first(messages)).data), type=Difference)
+    assert mark("h", "b") in told.slots
+
+
+def test_an_open_page_is_told_what_it_is_called_now() -> None:
+    parts = taken_apart(titled('"><b>'))
+    assert 'data-title="&#34;&gt;&lt;b&gt; · limosa"' in parts.parts["page-title"]
 
 
 async def test_a_stream_ends_with_its_session(web: Web) -> None:

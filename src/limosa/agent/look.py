@@ -16,8 +16,9 @@ from limosa.qmp.monitor import Monitor
 from limosa.units import HostName
 from limosa.wire.guests import GuestShown
 
-LOOK_LIMIT = 0.5
-"""Seconds for one guest's monitor: QEMU greets within a few milliseconds, or not while somebody else holds it."""
+LOOK_LIMIT = 2.0
+"""Seconds for one guest's monitor: QEMU greets within milliseconds, on a host that has too much to do within a second
+or so, and not at all while somebody else holds it. All guests are looked at side by side."""
 
 INCOMING = frozenset({"inmigrate"})
 ENDED = frozenset({"shutdown", "postmigrate", "guest-panicked", "internal-error"})

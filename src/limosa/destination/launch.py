@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from limosa.errors import LaunchError, MonitorBusy, MonitorError, MonitorMissing
+from limosa.guest.proc import dead
 from limosa.qmp.monitor import Monitor
 from limosa.units import Side
 
@@ -59,7 +60,7 @@ async def launch(
             connection = await _greeted(pid, pidfd, monitor, timeout)
     except BaseException as error:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        await _dead(pidfd, QUIT_LIMIT)
+        await dead(pidfd, QUIT_LIMIT)
         _reap(pid, pidfd)
         if not isinstance(error, (TimeoutError, MonitorError)):
             raise
@@ -140,9 +141,9 @@ async def stop(twin: Twin) -> None:
     try:
         with contextlib.suppress(MonitorError):
             await twin.monitor.execute("quit", timeout=QUIT_LIMIT)
-        if not await _dead(pidfd, QUIT_LIMIT):
+        if not await dead(pidfd, QUIT_LIMIT):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await _dead(pidfd, QUIT_LIMIT)
+            await dead(pidfd, QUIT_LIMIT)
     finally:
         os.close(pidfd)
         await twin.monitor.close()
@@ -164,22 +165,8 @@ async def _greeted(pid: int, pidfd: int, path: str, timeout: float) -> Monitor:
         try:
             return await Monitor.connect(path, pid=pid, greeting_timeout=timeout)
         except (MonitorMissing, MonitorBusy):
-            if await _dead(pidfd, _POLL):
+            if await dead(pidfd, _POLL):
                 raise
-
-
-async def _dead(pidfd: int, limit: float) -> bool:
-    """Whether the process ended within `limit` seconds: a pidfd reads as ready then (pidfd_open(2))."""
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        async with asyncio.timeout(limit):
-            await ended.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(pidfd)
-    return True
 
 
 def _failed(binary: str, words: str) -> LaunchError:

@@ -103,7 +103,10 @@ class Controller:
             try:
                 yield controller
             finally:
-                life.cancel()
+                async with database.between_writes():
+                    life.cancel()
+                    if controller._following is not None:
+                        controller._following.cancel()
                 await asyncio.gather(life, return_exceptions=True)
                 await controller._stop()
 

@@ -3,6 +3,7 @@
 Nothing here reads a process's memory or environment, except PWD, which tells where a daemon was started.
 """
 
+import asyncio
 import os
 import re
 import stat
@@ -122,6 +123,20 @@ def start_time(pid: int, proc: Path = PROC) -> int:
     """Clock ticks since boot at which a process started (field 22 of proc_pid_stat(5))."""
     # The second field is the program's name in brackets, which may hold brackets and spaces itself.
     return int((proc / str(pid) / "stat").read_text().rpartition(")")[2].split()[19])
+
+
+async def dead(pidfd: int, limit: float) -> bool:
+    """Whether the process ended within `limit` seconds: a pidfd reads as ready then (pidfd_open(2))."""
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        async with asyncio.timeout(limit):
+            await ended.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True
 
 
 def resolve(pid: int, path: str) -> str:

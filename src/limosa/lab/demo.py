@@ -80,8 +80,7 @@ class Demo:
         async with demo_guest.connected(self._lab) as guest:
             status = await guest.status()
             self._say(f"guest up after {status.uptime_ns / 1e9:.1f} s: {status.cpus} vCPUs, 512 MiB, two local disks")
-            await demo_guest.plug_in(first)
-            await demo_guest.until_complete(guest)
+            await demo_guest.plug_in(first, guest)
             self._say("plugged in while it runs: a volume over NBD, a second NIC, a DIMM of 128 MiB, a third vCPU")
             plugged_sum = await demo_guest.fill_plugged_memory(guest)
             there = await self._move(guest, first, second, plugged_sum)
@@ -109,7 +108,8 @@ class Demo:
         checks = await self._check(guest, source, destination, status, before, pings)
         seen = tuple(watched(address, pings.traces[address].probes.values()) for address in demo_guest.ADDRESSES)
         moved = Moved(status, since_first_ping(pings, began), seen, pings.worst_late_ms, checks)
-        kept = "every promise kept" if moved.holds else "NOT every promise kept"
+        broken = "; ".join(f"{check.what}: {check.seen}" for check in checks if not check.holds)
+        kept = f"NOT kept: {broken}" if broken else "every promise kept"
         self._say(f"moved in {status.elapsed:.1f} s, longest ping gap {moved.worst.worst.ms:.0f} ms, {kept}")
         return moved
 

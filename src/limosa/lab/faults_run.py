@@ -220,7 +220,7 @@ async def _lost(run: Run) -> None:
     run.wrong += await strays(bench)
     if run.wrong:
         return
-    await bench.boot(owner)
+    await bench.start(owner)
     run.wrong += await move_on(bench)
 
 
@@ -271,7 +271,7 @@ async def _start_anew_after_errors(run: Run) -> None:
     if any(disk.errors > run.before.disk(disk.label).errors for disk in now.disks):
         for pid in bench.pids(host):
             kill(pid)
-        await bench.boot(host)
+        await bench.start(host)
 
 
 async def move_on(bench: Bench) -> list[str]:

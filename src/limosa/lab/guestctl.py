@@ -56,6 +56,7 @@ class GuestOptions:
         heartbeat_ms: milliseconds between two packets.
         vectors: whether to compute with AVX2, where the processor has it, and to check every result.
         console: the kernel's console.
+        zero_freed: whether the kernel fills memory with zeros when it is freed; a move sends less then.
     """
 
     addresses: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ class GuestOptions:
     heartbeat_ms: int = 1
     vectors: bool = False
     console: str = "ttyS0"
+    zero_freed: bool = False
 
     def append(self) -> str:
         """The value for QEMU's `-append`."""
@@ -82,6 +84,8 @@ class GuestOptions:
             words += [f"limosa.heartbeat={self.heartbeat},{self.heartbeat_ms}ms"]
         if self.vectors:
             words.append("limosa.vectors=1")
+        if self.zero_freed:
+            words.append("init_on_free=1")
         return " ".join(words)
 
 

@@ -127,8 +127,8 @@ class Role:
         """Run a command to its end inside.
 
         Raises:
-            LabError: it did not start; or, with `check`, it failed: `detail` is what it wrote.
-            TimeoutError: it took longer than `timeout` seconds; it has been killed.
+            LabError: it did not start; it was killed after `timeout` seconds; or, with `check`, it failed.
+                `detail` is what it wrote.
         """
         return await inside.run(self.directory, argv, stdin=stdin, env=env, cwd=cwd, timeout=timeout, check=check)
 

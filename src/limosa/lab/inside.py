@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from limosa.lab.state import LabError, start_time
 
@@ -202,8 +202,8 @@ async def run(
     """Run a command to its end inside a role; it is killed with its group when the time is up.
 
     Raises:
-        LabError: it did not start; or, with `check`, it failed: `detail` is what it wrote.
-        TimeoutError: it took longer than `timeout` seconds.
+        LabError: it did not start; it took longer than `timeout` seconds; or, with `check`, it failed. `detail` is what
+            it wrote.
     """
     # Files, not pipes: a daemon that the command leaves behind may keep them open for ever.
     with tempfile.TemporaryFile() as feed, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -212,16 +212,24 @@ async def run(
         process = spawn(role, argv, (feed, out, err), env=env, cwd=cwd, bound=True)
         try:
             status = await process.wait(timeout)
+        except TimeoutError as error:
+            raise LabError(
+                f"{' '.join(argv)} took longer than {timeout:g} s on {role.name}", detail=_written(err) or _written(out)
+            ) from error
         finally:
             process.close()
-        out.seek(0)
-        err.seek(0)
-        done = Completed(tuple(argv), status, out.read().decode(errors="replace"), err.read().decode(errors="replace"))
+        done = Completed(tuple(argv), status, _written(out), _written(err))
     if check and status != 0:
         raise LabError(
             f"{' '.join(argv)} ended with status {status} on {role.name}", detail=(done.stderr or done.stdout).strip()
         )
     return done
+
+
+def _written(stream: BinaryIO) -> str:
+    """All that a command has written to a file."""
+    stream.seek(0)
+    return stream.read().decode(errors="replace")
 
 
 def enter_argv(pid: int, argv: Sequence[str], *, cwd: str | None = None) -> list[str]:

@@ -26,7 +26,7 @@ from limosa.errors import (
 )
 from limosa.guest.compare import Comparison, compare
 from limosa.guest.profile import FoundGuest, Profile
-from limosa.migration.credentials import USER, write_key
+from limosa.migration import credentials
 from limosa.migration.ends import Destination, OfferAnswer, Started, TakeAsk
 from limosa.migration.precopy import Precopier
 from limosa.migration.qemus import Qemus
@@ -39,6 +39,9 @@ from limosa.wire.moves import MoveRequest, Progress
 
 RUNNING_STATES = frozenset({"setup", "active", "pre-switchover", "device", "cancelling", "postcopy-active"})
 """Migration states in which a QEMU still has a migration under way (qapi/migration.json, MigrationStatus)."""
+
+QUIT_LIMIT = 30.0
+"""Seconds that a QEMU which has handed its guest over may take to end: it closes its disks first."""
 
 PAUSED_BY_MIGRATION = frozenset({"finish-migrate", "postmigrate"})
 """Run states that a migration leaves behind at the source."""
@@ -183,12 +186,9 @@ class Departure:
     async def make_key(self, creds: str) -> str:
         """Make the one-time key, give it to the guest's QEMU as a client, and return it for the other end."""
         key = secrets.token_hex(32)
-        directory = write_key(self.directory, key)
+        directory = credentials.write_key(self.directory, key)
         await self.forget_key(creds)
-        await self.monitor.execute(
-            "object-add",
-            {"qom-type": "tls-creds-psk", "id": creds, "dir": str(directory), "endpoint": "client", "username": USER},
-        )
+        await self.monitor.execute("object-add", credentials.client(creds, directory))
         return key
 
     async def forget_key(self, creds: str) -> None:
@@ -297,14 +297,18 @@ class Departure:
         return {**told, "blackout_ms": self.blackout_ms}
 
     async def quit(self) -> None:
-        """The source QEMU quits; it has handed everything over."""
-        with contextlib.suppress(MonitorError, TimeoutError):
+        """The source QEMU quits, and is gone; it has handed everything over."""
+        hangs = not self.alive
+        try:
             if self.precopier and self.alive:
                 await self.precopier.read_final()
             await self.monitor.execute("quit")
-            await asyncio.wait_for(self.monitor.gone(), timeout=30)
-        # One that hangs, or that this agent could not attach to again; it must never run again.
-        self.qemus.kill_guest(self.guest)
+        except MonitorLost:
+            pass  # it hung up while it ended
+        except MonitorError:
+            hangs = True
+        # One that hangs, or that this agent could not attach to again, must never run again.
+        await self.qemus.see_end(self.guest, within=0 if hangs else QUIT_LIMIT)
         for monitor in self.profile.monitors:
             if monitor.path and Path(monitor.path).parent.parent == Path(self.host.run_dir) / "guests":
                 shutil.rmtree(Path(monitor.path).parent, ignore_errors=True)

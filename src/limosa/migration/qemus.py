@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from limosa.cargo.kind import HostFacts
@@ -18,9 +18,12 @@ from limosa.errors import LimosaError, MonitorMissing
 from limosa.guest.attach import attach
 from limosa.guest.discover import find_guests
 from limosa.guest.introspect import introspect
-from limosa.guest.proc import start_time
+from limosa.guest.proc import dead, start_time
 from limosa.guest.profile import FoundGuest, Profile
 from limosa.qmp.monitor import Monitor
+
+KILL_LIMIT = 10.0
+"""Seconds that a killed QEMU may take to be gone: it gives its memory back first, and its disks may hang."""
 
 
 class Qemus:
@@ -45,11 +48,11 @@ class Qemus:
         Raises:
             MonitorBusy: it does not answer.
         """
+        if _started(guest.pid) != guest.start_time:
+            return None
         try:
-            if start_time(guest.pid) != guest.start_time:
-                return None
             return await attach(guest)
-        except (FileNotFoundError, ProcessLookupError, MonitorMissing):
+        except MonitorMissing:
             return None
 
     async def introspect(self, monitor: Monitor, pid: int) -> Profile:
@@ -96,9 +99,12 @@ class Qemus:
             if any(address.path == monitor for address in guest.monitors):
                 _kill(guest)
 
-    def kill_guest(self, guest: FoundGuest) -> None:
-        """End the very process that was found earlier, if it is still there."""
-        _kill(guest)
+    async def see_end(self, guest: FoundGuest, *, within: float) -> None:
+        """Return when the very process that was found earlier is gone; after `within` seconds it is killed."""
+        with _process(guest) as pidfd:
+            if pidfd is not None and not await dead(pidfd, within):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                await dead(pidfd, KILL_LIMIT)
 
     async def binaries(self, paths: Sequence[str]) -> list[Binary]:
         """Those of these QEMU programs that run here."""
@@ -132,11 +138,27 @@ class Qemus:
 
 
 def _kill(guest: FoundGuest) -> None:
-    """SIGKILL through a pidfd, so that a pid that was given away meanwhile is not hit."""
-    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+    with _process(guest) as pidfd, contextlib.suppress(ProcessLookupError):
+        if pidfd is not None:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _process(guest: FoundGuest) -> Iterator[int | None]:
+    """A pidfd of the process that was found earlier, so that a pid that was given away meanwhile is not hit."""
+    try:
         pidfd = os.pidfd_open(guest.pid)
-        try:
-            if start_time(guest.pid) == guest.start_time:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        finally:
-            os.close(pidfd)
+    except ProcessLookupError:
+        yield None
+        return
+    try:
+        yield pidfd if _started(guest.pid) == guest.start_time else None
+    finally:
+        os.close(pidfd)
+
+
+def _started(pid: int) -> int | None:
+    try:
+        return start_time(pid)
+    except (FileNotFoundError, ProcessLookupError):
+        return None

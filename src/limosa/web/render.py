@@ -133,7 +133,14 @@ def content(template: str, frame: Frame, view: object) -> str:
     Raises:
         jinja2.UndefinedError: the template names what the view does not have.
     """
-    return environment().get_template(template).render(frame=frame, view=view)
+    shown = environment().get_template(template).render(frame=frame, view=view)
+    return f"{titled(frame.title)}{shown}" if frame.live else shown
+
+
+def titled(title: str) -> Markup:
+    """What tells a page that is open how it is called now."""
+    said = Markup('<!--part:page-title--><i id="page-title" data-title="{} · limosa" hidden></i><!--end-->\n')
+    return said.format(title)
 
 
 def whole(frame: Frame, shown: str, seen: str = "") -> str:

@@ -93,6 +93,10 @@ class Database:
             async with connection.begin():
                 yield connection
 
+    def between_writes(self) -> AbstractAsyncContextManager[object]:
+        """While the block runs, nothing of this process writes: a write to SQLite that is cut off keeps its lock."""
+        return self._writer
+
 
 def _engine(url: URL) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":

@@ -192,7 +192,8 @@ static int watch_children(void) {
 }
 
 int main(void) {
-    state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    /* All of it at once, so that none lies in memory that is plugged in later. */
+    state = mmap(NULL, sizeof *state, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
     state->records_hz = number(parameter("records-hz"), 20);
     struct pollfd sources[] = {{.fd = listen_for_devices(), .events = POLLIN}, {.fd = watch_children(), .events = POLLIN}};
     /* Plugged memory is for programs, not for the kernel: so it can be unplugged, and under TCG the kernel lives longer

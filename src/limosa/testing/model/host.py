@@ -22,15 +22,11 @@ from limosa.errors import MonitorBusy, MonitorError, MonitorMissing, PeerError, 
 from limosa.guest.profile import (
     BlockNode,
     Cpu,
-    Display,
     FoundGuest,
     Machine,
-    Memory,
     MonitorAddress,
     Netdev,
     Profile,
-    QemuBuild,
-    Smp,
 )
 from limosa.migration.moves import Moves
 from limosa.migration.qemus import Qemus
@@ -39,6 +35,7 @@ from limosa.qmp.monitor import Monitor
 from limosa.testing.model.cargo import model_kinds
 from limosa.testing.model.qemu import UUID, Image, ModelMonitor, ModelQemu
 from limosa.testing.model.wire import End
+from limosa.testing.profiles import bare_profile
 from limosa.units import HostName, Seconds
 from limosa.wire.rpc import Caller
 
@@ -176,9 +173,9 @@ class ModelQemus(Qemus):
             if qemu.monitor_path == monitor:
                 qemu.die()
 
-    def kill_guest(self, guest: FoundGuest) -> None:
+    async def see_end(self, guest: FoundGuest, *, within: float) -> None:
         """SIGKILL to one process."""
-        self._host.world.at(f"{self._host.name} kills the guest's process")
+        self._host.world.at(f"{self._host.name} sees the end of the guest's process")
         if (qemu := self._host.process(guest.pid)) is not None:
             qemu.die()
 
@@ -378,25 +375,10 @@ class ModelAgent:
         return mine
 
 
-BARE = Profile(
+BARE = bare_profile(
     name="web1",
     uuid=UUID,
-    status="running",
-    qemu=QemuBuild(version=(10, 0, 0), package="", binary="qemu"),
     machine=Machine(type="q35", accel="tcg", properties={}),
     cpu=Cpu(type="c-x86_64-cpu", model="c", properties={}, flags=()),
-    smp=Smp(cpus=1, maxcpus=1, topology={}),
-    plugged_cpus=(),
-    memory=Memory(size=2**20, slots=0, max_size=2**20, backend=None),
-    objects=(),
-    chardevs=(),
-    block_nodes=(),
-    drives=(),
-    netdevs=(),
-    devices=(),
-    display=Display(options=()),
-    options=(),
-    monitors=(),
     guest_visible={"pci.0/01.0": {"driver": "virtio-net-pci"}},
-    unknown=(),
 )

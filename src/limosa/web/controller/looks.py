@@ -46,6 +46,8 @@ class Looks:
         self._about: dict[str, About] = {}
         self._took = 0.0
         """Seconds of the last reading."""
+        self.behind = False
+        """Whether who asked last was told of the fleet as it was: what has changed meanwhile is yet to be seen."""
 
     async def stamp(self) -> Stamp:
         """Equal stamps: nothing has changed."""
@@ -67,6 +69,7 @@ class Looks:
                 began = time.monotonic()
                 self._look = await self._read(now)
                 self._stamp, self._took = stamp, time.monotonic() - began
+            self.behind = stamp != self._stamp
             return self._look
 
     async def takes_in(self, host: str) -> TakesIn:

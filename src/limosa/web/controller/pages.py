@@ -107,7 +107,7 @@ async def _changes(visited: Visit, spec: Page) -> AsyncIterator[ServerSentEventM
     known = visited.site.recent.find(told)
     while True:
         now = await _unbroken(visited.site.looks.stamp())
-        if now != stamp or moving or since % COUNT_ON == 0:
+        if now != stamp or moving or visited.site.looks.behind or since % COUNT_ON == 0:
             stamp = now
             if await _unbroken(visited.controller.sessions.find(visited.word)) is None:
                 return

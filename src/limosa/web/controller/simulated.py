@@ -92,17 +92,22 @@ async def serve(
             f"{listen.host} is not loopback, and there is no TLS here",
             remedy="listen on 127.0.0.1, and reach it through ssh -L",
         )
-    with tempfile.TemporaryDirectory(prefix="limosa-fleet-", dir=_in_memory()) as directory, _bound(listen) as bound:
+    with tempfile.TemporaryDirectory(prefix="limosa-fleet-", dir=_in_memory()) as directory, bound(listen) as listening:
         async with simulated(inventory, agents, Path(directory)) as (controller, tokens):
-            config = uvicorn.Config(
-                app(controller, [extension(secure=False)]),
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=1,
-            )
-            ready(Serving(url=f"http://{Endpoint(listen.host, bound.getsockname()[1])}/", tokens=tokens))
-            await uvicorn.Server(config).serve(sockets=[bound])
+            ready(Serving(url=f"http://{Endpoint(listen.host, listening.getsockname()[1])}/", tokens=tokens))
+            await server_of(controller).serve(sockets=[listening])
+
+
+def server_of(controller: Controller) -> uvicorn.Server:
+    """What serves its API and its dashboard, without TLS."""
+    config = uvicorn.Config(
+        app(controller, [extension(secure=False)]),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
 
 
 def _in_memory() -> Path | None:
@@ -111,15 +116,16 @@ def _in_memory() -> Path | None:
     return memory if os.access(memory, os.W_OK) else None
 
 
-def _bound(listen: Endpoint) -> socket.socket:
+def bound(listen: Endpoint) -> socket.socket:
+    """A socket that listens there. Raises UsageError."""
     try:
         family, _, _, _, address = socket.getaddrinfo(listen.host, listen.port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family, socket.SOCK_STREAM)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen()  # whoever is told the address may connect at once
+        made = socket.socket(family, socket.SOCK_STREAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+        made.listen()  # whoever is told the address may connect at once
     except OSError as error:
         raise UsageError(
             f"cannot listen on {listen}: {error.strerror}", remedy="name another port with --listen"
         ) from error
-    return bound
+    return made

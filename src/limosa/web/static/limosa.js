@@ -54,7 +54,19 @@
     for (const { name } of [...part.attributes]) if (!fresh.hasAttribute(name)) part.removeAttribute(name);
     for (const { name, value } of fresh.attributes) part.setAttribute(name, value);
     part.replaceChildren(...fresh.childNodes);
-    if (focused >= 0) part.querySelectorAll("a, button")[focused]?.focus();
+    if (focused >= 0) part.querySelectorAll("a, button")[focused]?.focus({ preventScroll: true });
+  };
+  // Whoever goes through a table with keys, or has marked something in it, does so still when its rows change places.
+  // Not by moveBefore: a page follows the element that has the focus, wherever it is moved.
+  const keeping = (change) => {
+    const focused = document.activeElement;
+    const marked = document.getSelection();
+    const { anchorNode, anchorOffset, focusNode, focusOffset, isCollapsed } = marked;
+    change();
+    if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+    if (isCollapsed || !anchorNode.isConnected || !focusNode.isConnected) return;
+    if (marked.anchorNode === anchorNode && marked.focusNode === focusNode) return;
+    marked.setBaseAndExtent(anchorNode, anchorOffset, focusNode, focusOffset);
   };
   const show = ({ gone = [], drawn = {}, placed = [], slots = {} }) => {
     for (const name of gone) document.getElementById(name).remove();
@@ -79,7 +91,8 @@
     if (message.event !== "parts") return;
     event.preventDefault();
     try {
-      show(JSON.parse(message.data));
+      const told = JSON.parse(message.data);
+      keeping(() => show(told));
     } catch (error) {
       console.error("this page is not what the server takes it for:", error);
       location.reload();
@@ -124,11 +137,13 @@
       if (link.textContent === PLACES[key]) link.click();
     }
   };
+  let place = 0; // of the row that had the focus: when it goes, the one that comes up is the next
   const step = (by) => {
     const links = [...document.querySelectorAll("[data-rove] tbody th a, [data-rove] a.tile")];
     if (!links.length) return;
     const at = links.indexOf(document.activeElement);
-    links[Math.min(links.length - 1, Math.max(0, at < 0 ? 0 : at + by))].focus();
+    place = Math.min(links.length - 1, Math.max(0, at < 0 ? place : at + by));
+    links[place].focus();
   };
   const follow = (rel) => document.querySelector(`.pager a[rel="${rel}"]`)?.click();
   const focusSearch = () => document.getElementById("search")?.focus();
@@ -242,6 +257,8 @@
     }
   }
   const settle = () => {
+    const said = document.getElementById("page-title");
+    if (said) document.title = said.dataset.title;
     countOn();
     draw();
   };
