@@ -44,6 +44,7 @@ def pages(api: Api) -> list[str]:
         "/audit",
         "/doctor",
         "/search?q=r000",
+        "/hooks",
         "/tokens",
         "/hosts/nowhere",
     ]

@@ -210,7 +210,7 @@ async def test_where_no_guest_can_move_nothing_is_begun(fleet: Fleet, capsys: py
     capsys.readouterr()
     assert await fleet.limosa("drain", "a", "--yes") == 10
     printed = capsys.readouterr()
-    assert "is maintenance" in printed.out
+    assert "is in maintenance" in printed.out
     assert printed.err.startswith("limosa: drain of a: no guest can move\n")
     assert (await latest(fleet)).phase is Phase.CANCELLED
     assert (await host_named("a", fleet)).state == "active"

@@ -60,7 +60,7 @@ def test_each_host_says_why_a_guest_stays() -> None:
         "it lacks avx, avx2 of the flags that the guest sees",
         "has room for 2 vCPUs; it takes 6",
         "has 8.0 GiB of memory free; it takes 12.0 GiB",
-        "is maintenance",
+        "is in maintenance",
     }
 
 

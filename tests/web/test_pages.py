@@ -1,16 +1,20 @@
 """Pages say what the API says, to everybody what he may, and names only as text."""
 
+import asyncio
 import re
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from limosa.agent.hooks.config import HookConfig
 from limosa.api.app import app
 from limosa.fleet.chronicle import note
 from limosa.fleet.controller import Controller
+from limosa.fleet.hooks import FleetHooks
 from limosa.fleet.inventory import HostState
 from limosa.fleet.operations.advance import Wish
 from limosa.testing.browser import Browser, Web, signed_in
@@ -26,7 +30,19 @@ HOSTILE = (
     "a\"'b<!--end--><!--part:h-1-->",
     "</script></table><h1>",
 )
-PAGES = ("/", "/hosts", "/hosts/a", "/guests", "/operations", "/history", "/cpu", "/audit", "/doctor", "/search?q=web")
+PAGES = (
+    "/",
+    "/hosts",
+    "/hosts/a",
+    "/guests",
+    "/operations",
+    "/history",
+    "/cpu",
+    "/audit",
+    "/doctor",
+    "/hooks",
+    "/search?q=web",
+)
 
 
 class Elements(HTMLParser):
@@ -301,3 +317,50 @@ async def test_the_api_and_its_description_are_where_they_were(web: Web) -> None
         assert (await web.nobody.get(path)).json()["code"] == "not-found", path
     assert "there is no page /nowhere/at/all" in (await page(web.nobody, "/nowhere/at/all", 404)).words
     assert (await web.nobody.get("/healthz")).json() == {"alive": True}
+
+
+@pytest.fixture
+async def hooked(web: Web, tmp_path: Path) -> Web:
+    """With a hook that takes everything, and one that takes nothing."""
+    wanted = (
+        HookConfig(name="log", file=str(tmp_path / "told")),
+        HookConfig(name="<b>dns</b>", command=("/bin/false",), events=("host.state",)),
+    )
+    await web.controller.hooks.deliver(leads=False)
+    web.controller.hooks = FleetHooks(wanted, web.controller.database)
+    return web
+
+
+async def test_hooks_say_what_waits_was_delivered_and_failed(hooked: Web) -> None:
+    assert "not told yet" in (await page(hooked.viewer, "/hooks")).words
+    await hooked.controller.hooks.deliver(leads=True)
+    await hooked.controller.set_state("b", HostState.MAINTENANCE, "admin", "")
+    await hooked.controller.hooks.deliver(leads=True)
+    async with asyncio.timeout(30):
+        while not all(each.delivered or each.failed for each in await hooked.controller.hooks.shown()):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # other processes are told, and nobody tells of that
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", (await hooked.viewer.get("/hooks")).text)
+    log, dns = (Elements(row).words for row in rows)
+    assert re.search("delivered.*all.*1 last just now", log), log
+    assert re.search("<b>dns</b> command /bin/false.*failing.*host.state.*1 oldest .*, next try .*1 attempt", dns)
+
+
+async def test_an_admin_tries_a_hook_and_nobody_else(hooked: Web, tmp_path: Path) -> None:
+    assert "/hooks/test" not in (await hooked.operator.get("/hooks")).text
+    assert (await hooked.operator.send("/hooks/test", hook="log")).status_code == 403
+    assert not (tmp_path / "told").exists()
+    told = await hooked.admin.send("/hooks/test", hook="<b>dns</b>")
+    assert "did not" in Elements(told.text).words
+    everybody = Elements((await hooked.admin.send("/hooks/test")).text).words
+    assert re.search("log.*took it.*dns.*did not", everybody, re.DOTALL)
+    assert "hooks.test" in (tmp_path / "told").read_text()
+    missing = await hooked.admin.send("/hooks/test", hook="mail")
+    assert 'see <a href="/hooks">the page of hooks</a>' in missing.text
+    (line, *_) = re.findall(r"<tr><td>.*?</tr>", (await hooked.viewer.get("/audit?q=hook")).text)
+    assert _audited(line)[::2] == ("Test a hook", "/hooks")
+
+
+async def test_a_controller_without_hooks_says_how_one_is_made(web: Web) -> None:
+    shown = await web.viewer.get("/hooks")
+    assert "[[hooks]]" in shown.text
+    assert '<a href="/hooks">Hooks</a>' in shown.text

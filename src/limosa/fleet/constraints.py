@@ -103,7 +103,7 @@ def _of_state(host: Host) -> Said:
     if host.state is HostState.LOST and host.silent_since is not None:
         yield Constraint.STATE, f"has been silent since {format_time(host.silent_since)}"
     elif host.state is not HostState.ACTIVE:
-        yield Constraint.STATE, f"is {host.state}"
+        yield Constraint.STATE, f"is {host.state.said}"
     if host.max_in == 0:
         yield Constraint.STATE, "takes no moves in (max_in)"
 
@@ -161,6 +161,8 @@ def _lacking(wanted: Iterable[str], there: tuple[str, ...]) -> str:
 
 
 def _of_company(inventory: Inventory, guest: Guest, host: Host) -> Said:
+    if not guest.groups:
+        return
     for other in (*inventory.on(host.name), *inventory.arriving_at(host.name)):
         shared = [group for group in guest.groups if group in other.groups]
         if shared and other.uuid != guest.uuid:

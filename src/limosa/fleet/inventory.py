@@ -36,6 +36,11 @@ class HostState(StrEnum):
     LOST = "lost"
     """Its agent is silent and the host is given up: what ran there is as it was last seen."""
 
+    @property
+    def said(self) -> str:
+        """What a host of this state is: `drained`, `in maintenance`."""
+        return f"in {self}" if self is HostState.MAINTENANCE else str(self)
+
 
 C = TypeVar("C", HostCpu, GuestCpu)
 
@@ -271,6 +276,15 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         Raises:
             KeyError: there is no such host.
         """
+        if (known := self._rooms.get(name)) is None:
+            known = self._rooms[name] = self._room(name)
+        return known
+
+    @cached_property
+    def _rooms(self) -> dict[HostName, Room]:
+        return {}
+
+    def _room(self, name: HostName) -> Room:
         host, there = self.by_name[name], (*self.on(name), *self.arriving_at(name))
         return Room(
             vcpus=self.limits.vcpus_of(host) - sum(guest.vcpus for guest in there),

@@ -48,8 +48,8 @@ class Place:
 
     title: str
     href: str
-    key: str
-    """Pressed after `g`."""
+    key: str = ""
+    """Pressed after `g`; empty for one that is in the menu only."""
 
 
 PLACES = (
@@ -63,6 +63,9 @@ PLACES = (
     Place("Doctor", "/doctor", "d"),
 )
 
+
+MENU = (Place("Hooks", "/hooks"),)
+"""Further pages, beside what concerns who looks."""
 
 _BELONGS = {"/plan": "/operations", "/moves": "/operations"}
 """Pages that the navigation has under another name."""
@@ -81,13 +84,14 @@ class Frame:
     server: str
     """Who answers: the controller, or the host of the agent."""
     places: tuple[Place, ...] = PLACES
+    menu: tuple[Place, ...] = MENU
     live: bool = False
     """Whether the page follows what happens."""
 
     @property
     def addresses(self) -> frozenset[str]:
-        """Of the pages that the navigation leads to."""
-        return frozenset(place.href for place in self.places)
+        """Of the pages that the navigation and the menu lead to."""
+        return frozenset(place.href for place in (*self.places, *self.menu))
 
     @property
     def here(self) -> str:

@@ -15,11 +15,12 @@ class Piece(NamedTuple):
 
 
 _COMMANDS = re.compile(
-    r"""\b(?:
+    r"""(?<!\w)(?:
         (?P<hosts>limosa\ hosts)(?=\ lists)
       | (?P<guests>limosa\ ls(?:\ --json)?)(?=\ lists|$)
       | (?P<operations>limosa\ operations)(?=\ lists)
       | limosa\ operations\ cancel\ (?P<cancel>[\w-]+)
+      | `?(?P<hooks>limosa\ hooks\ ls)`?
       | GET\ /v1/(?P<history>history)(?=\ lists)
       | (?P<fleet>from\ the\ fleet)
       | (?<=or\ )(?P<search>search)$
@@ -31,6 +32,7 @@ _PAGES = {
     "hosts": ("the page of hosts", "/hosts"),
     "guests": ("the page of guests", "/guests"),
     "operations": ("the page of operations", "/operations"),
+    "hooks": ("the page of hooks", "/hooks"),
     "history": ("the page of moves", "/history"),
     "fleet": ("from the fleet", "/"),
     "search": ("search", "/search"),

@@ -8,6 +8,7 @@ from functools import lru_cache
 from limosa.units import format_count, format_rate, format_size
 
 count = format_count
+"""`1 host`, `1,204 hosts`."""
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
 NONE = "—"

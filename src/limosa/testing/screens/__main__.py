@@ -73,6 +73,7 @@ def pages_of(story: Story, move: str) -> Mapping[str, str]:
         "doctor": "/doctor",
         "search": "/search?q=r00",
         "search-nothing": "/search?q=no-such-thing",
+        "hooks": "/hooks",
         "tokens": "/tokens",
         "not-found": "/hosts/no-such-host",
     }

@@ -65,6 +65,7 @@ def frame(
         theme=theme_of(request),
         server=host,
         places=PLACES,
+        menu=(),
         live=live,
     )
 

@@ -15,11 +15,12 @@ from limosa.fleet.operations.advance import Wish
 from limosa.web.controller.answers import failed, html, onward
 from limosa.web.controller.asked import checked, operation_asked, plan_mark
 from limosa.web.controller.pages import shown_page
-from limosa.web.controller.show import TOKENS, plan_shown, tokens_shown
+from limosa.web.controller.show import HOOKS, TOKENS, hooks_shown, plan_shown, tokens_shown
 from limosa.web.controller.signin import form_of
 from limosa.web.controller.visit import Asked, Site, Visit, require_form, require_own_site, visit
 from limosa.web.links import path
 from limosa.wire.fleet import Role, StateAsked, TokenAsked
+from limosa.wire.hooks import HookMeant
 
 Form = dict[str, str]
 
@@ -111,11 +112,19 @@ async def remove_token(visited: Visit, _form: Form) -> str:
     return "/tokens"
 
 
+async def test_hooks(visited: Visit, form: Form) -> Response[bytes]:
+    """Send a test event to a hook, or to all, and show what was answered. Raises NotFound, UsageError."""
+    asked = checked({"hook": form.get("hook", "")}, HookMeant)
+    tried = await visited.controller.test_hooks(asked.hook, visited.session.name)
+    return html(visited.request, shown_page(visited, HOOKS, await hooks_shown(visited, tried), where="/hooks"))
+
+
 ACTIONS = (
     Action("/operations", Role.OPERATOR, begin),
     Action("/operations/keep", Role.OPERATOR, keep),
     Action("/operations/{operation:str}/{deed:str}", Role.OPERATOR, steer),
     Action("/hosts/{name:str}/state", Role.ADMIN, set_state),
+    Action("/hooks/test", Role.ADMIN, test_hooks),
     Action("/tokens", Role.ADMIN, make_token),
     Action("/tokens/{name:str}/remove", Role.ADMIN, remove_token),
 )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from limosa.errors import NotFound
 from limosa.fleet.chronicle import changes_before, events_about
@@ -23,6 +23,7 @@ from limosa.web.views import (
     guest,
     guests,
     history,
+    hooks,
     host,
     hosts,
     move,
@@ -32,12 +33,14 @@ from limosa.web.views import (
 )
 from limosa.web.views.plan import PlanPage
 from limosa.wire.fleet import FleetGuest, Operation, OperationAsked, Role, TokenShown
+from limosa.wire.hooks import HookTried
 
 PAST = 50
 """Events of a guest that its page shows."""
 SEARCHED = 200
 """Operations, the latest ones, in which a search looks."""
 TOKENS = "tokens.html"
+HOOKS = "hooks.html"
 
 
 async def _open(controller: Controller) -> tuple[Operation, ...]:
@@ -182,6 +185,18 @@ async def show_search(visit: Visit) -> Shown:
     return Shown(f"Search: {found.q}", found, onward=search.the_one(found))
 
 
+async def show_hooks(visit: Visit) -> Shown:
+    """Hooks of the controllers."""
+    return await hooks_shown(visit)
+
+
+async def hooks_shown(visit: Visit, tried: Sequence[HookTried] = ()) -> Shown:
+    """The same, with what was answered to a test just now."""
+    found = await visit.controller.hooks.shown()
+    # That an event was delivered, or not, is no change of the fleet, of which pages hear.
+    return Shown("Hooks", hooks.hooks(found, time.time(), tried), moving=any(each.waiting for each in found))
+
+
 async def show_tokens(visit: Visit) -> Shown:
     """Tokens."""
     return await tokens_shown(visit)
@@ -207,5 +222,6 @@ PAGES = (
     Page("/audit", "audit.html", show_audit),
     Page("/doctor", "doctor.html", show_doctor),
     Page("/search", "search.html", show_search, live=False),
+    Page("/hooks", HOOKS, show_hooks),
     Page("/tokens", TOKENS, show_tokens, live=False, role=Role.ADMIN),
 )

@@ -12,6 +12,7 @@ import uvicorn
 
 from limosa.agent import pki
 from limosa.agent.config import Endpoint
+from limosa.agent.hooks.config import HookConfig
 from limosa.api.app import app
 from limosa.errors import UsageError
 from limosa.fleet.config import ControllerConfig
@@ -61,6 +62,10 @@ async def simulated(
         retries=RETRIES,
         silence=Seconds(5.0),
         history_seconds=HISTORY,
+        hooks=(
+            HookConfig(name="log", file=str(state_dir / "told.jsonl")),
+            HookConfig(name="dns", command=("/bin/false",), events=("operation.ended",)),
+        ),
     )
     async with Database.opened(config.database) as database:
         await store(database, inventory)

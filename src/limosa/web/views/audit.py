@@ -92,7 +92,7 @@ def _subject(look: Look, named: Mapping[str, About], change: Change) -> _Subject
     if change.what.startswith(("make token", "remove token")):
         return _Subject(subject, "/tokens", admins=True)
     if change.what.endswith("a hook"):
-        return _Subject(subject, "")
+        return _Subject(subject, "/hooks")
     if operation := named.get(subject):
         title = f"{str(operation.kind).capitalize()} {about(operation)}"
         return _Subject(title, path("operations", subject), subject.rpartition("-")[2])
