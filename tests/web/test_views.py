@@ -21,6 +21,7 @@ from limosa.web.views import host as host_view
 from limosa.web.views.operations import OperationPage, clock, operation_page
 from limosa.web.views.states import of_host, of_item, of_move, of_phase
 from limosa.wire.fleet import (
+    Event,
     FleetGuest,
     FleetHost,
     Forecast,
@@ -139,6 +140,21 @@ def test_a_guests_page_counts_reasons_over_hosts() -> None:
     assert (shown.fitting, shown.hosts, len(shown.fits.rows)) == (0, 2, 2)
     assert shown.reasons[0] == ("vfio-pci: a device", 2)
     assert all(row.move == "" for row in shown.fits.rows)
+
+
+def test_a_guests_past_is_told_in_sentences() -> None:
+    there = look()
+    events = (
+        Event(number=2, at=NOW, kind="audit", subject="g2", body={"name": "g2", "two owners": "h0, h1"}),
+        Event(
+            number=1, at=NOW, kind="guest.moved", subject="g2", body={"from": "h1", "to": "h0", "operation": "drain-1"}
+        ),
+    )
+    shown = guest_view.guest_page(there.guests[2], (), events, {}, NOW)
+    assert [(past.what, past.href) for past in shown.past] == [
+        ("h0, h1 each said that they own it", ""),
+        ("moved from h1 to h0", "/operations/drain-1"),
+    ]
 
 
 def test_pools_count_who_takes_whose_guests_and_a_flag_says_who_has_it() -> None:

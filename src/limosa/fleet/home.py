@@ -3,7 +3,7 @@
 The planner's part is the order: who frees room goes before who needs it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from limosa.fleet.board import Board
 from limosa.fleet.chains import Effort, make_room
@@ -48,18 +48,26 @@ def move_set(inventory: Inventory, wanted: Mapping[GuestId, HostName], *, chains
     places = {guest.uuid: place for place, guest in enumerate(inventory.guests)}
     known = {places[uuid]: inventory.by_name[host].name for uuid, host in wanted.items()}
     going = {place: host for place, host in known.items() if inventory.guests[place].host != host}
-    return _towards(inventory, going, Operation.MOVE_SET, Role.AS_ASKED, chains=chains)
+    kept = known.keys() - going.keys()
+    return _towards(inventory, going, Operation.MOVE_SET, Role.AS_ASKED, chains=chains, kept=kept)
 
 
 def _towards(
-    fleet: Inventory, wanted: Mapping[int, HostName], operation: Operation, role: Role, *, chains: bool = False
+    fleet: Inventory,
+    wanted: Mapping[int, HostName],
+    operation: Operation,
+    role: Role,
+    *,
+    chains: bool = False,
+    kept: Set[int] = frozenset(),
 ) -> Plan:
+    """With `chains`, others make room, but not those of `kept`: they are where they are wanted."""
     board = Board(fleet)
     stay = moved_in_turn(board, wanted)
     if chains:
         # Those that are still to move may not be sent elsewhere to make room.
         for guest in tuple(stay):
-            if _room_made(board, guest, board.index[wanted[guest]], set(stay)):
+            if _room_made(board, guest, board.index[wanted[guest]], kept | set(stay)):
                 stay.remove(guest)
         stay = moved_in_turn(board, {guest: wanted[guest] for guest in stay})
     roles = [role if guest in wanted else Role.MAKE_ROOM for guest, _, _ in board.log]
@@ -82,7 +90,7 @@ def moved_in_turn(board: Board, wanted: Mapping[int, HostName]) -> list[int]:
     return stay
 
 
-def _room_made(board: Board, guest: int, host: int, others: set[int]) -> bool:
+def _room_made(board: Board, guest: int, host: int, others: Set[int]) -> bool:
     """Move a guest to this host, from which others move away first."""
     held = others - {guest}
     board.moved |= held  # none of them has moved, or it would not be among the others

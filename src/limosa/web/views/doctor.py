@@ -48,7 +48,9 @@ def doctor(found: FleetDiagnosis, now: float) -> Doctor:
         rows=tuple(map(_row, found.troubles)),
         clean=found.clean,
         hosts=found.hosts,
-        asked=f"{found.asked:,} of {words.count(found.hosts, 'host')}",
+        asked="this host"
+        if found.hosts == found.asked == 1
+        else f"{found.asked:,} of {words.count(found.hosts, 'host')}",
         at=words.moment(found.at, now),
     )
 

@@ -138,5 +138,12 @@ def _past(events: Sequence[Event], now: float) -> Iterator[Past]:
             what = f"moved from {body.get('from')} to {body.get('to')}"
             yield Past(words.moment(event.at, now), what, path("operations", operation) if operation else "")
         else:
-            said = ", ".join(f"{name} {value}" for name, value in body.items())
-            yield Past(words.moment(event.at, now), f"{event.kind}: {said}", "")
+            yield Past(words.moment(event.at, now), _said(event), "")
+
+
+def _said(event: Event) -> str:
+    match event:
+        case Event(kind="audit", body={"two owners": hosts}):
+            return f"{hosts} each said that they own it"
+        case _:
+            return f"{event.kind}: {', '.join(f'{name} {value}' for name, value in event.body.items())}"

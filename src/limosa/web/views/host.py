@@ -12,6 +12,7 @@ from limosa.web.links import Query, address, path
 from limosa.web.look import Look
 from limosa.web.table import Table
 from limosa.web.views.guests import GuestRow, guest_table
+from limosa.web.views.operations import title_of
 from limosa.web.views.states import Sign, of_host, of_phase
 from limosa.wire.fleet import FleetHost, Operation
 
@@ -132,7 +133,7 @@ def host_page(look: Look, host: FleetHost, could: TakesIn, operations: Sequence[
         takes_in=could,
         takes_in_at=words.moment(could.at, look.at),
         guests=guest_table(look.guests_on.get(host.name, ()), here, query),
-        operations=tuple(Link(f"{each.kind} {each.id}", path("operations", each.id), of_phase(each)) for each in about),
+        operations=tuple(Link(title_of(each), path("operations", each.id), of_phase(each)) for each in about),
         drain="" if host.state == "draining" else address("/plan", {}, kind="drain", hosts=host.name),
         bring_home="" if host.state == "active" else address("/plan", {}, kind="restore", hosts=host.name),
         states=tuple(each for each in SETTABLE if each[0] != host.state),

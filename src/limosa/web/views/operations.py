@@ -215,7 +215,7 @@ def operation_page(operation: Operation, limits: Limits, retries: int, query: Qu
     done, items = progress(operation), _items(operation, where, query, now)
     return OperationPage(
         id=operation.id,
-        title=f"{str(operation.kind).capitalize()} {words.listed(operation.hosts, 3)}".strip(),
+        title=title_of(operation),
         sign=of_phase(operation),
         about=about(operation),
         hosts=tuple((host, path("hosts", host)) for host in operation.hosts),
@@ -299,6 +299,11 @@ def _item_states(operation: Operation) -> Iterator[tuple[str, str]]:
     states = Counter(str(item.state) for item in operation.items)
     yield "", f"all {len(operation.items):,}"
     yield from ((str(state), f"{state} {states[state]:,}") for state in ItemState if states[state])
+
+
+def title_of(operation: Operation) -> str:
+    """What it does, to which hosts."""
+    return f"{str(operation.kind).capitalize()} {words.listed(operation.hosts, 3)}".strip()
 
 
 def _items(operation: Operation, where: str, query: Query, now: float) -> Table[ItemRow]:
