@@ -3,7 +3,8 @@
 The planner's part is the order: who frees room goes before who needs it.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 
 from limosa.fleet.board import Board
 from limosa.fleet.chains import Effort, make_room
@@ -59,7 +60,7 @@ def _towards(
     role: Role,
     *,
     chains: bool = False,
-    kept: Set[int] = frozenset(),
+    kept: AbstractSet[int] = frozenset(),
 ) -> Plan:
     """With `chains`, others make room, but not those of `kept`: they are where they are wanted."""
     board = Board(fleet)
@@ -90,7 +91,7 @@ def moved_in_turn(board: Board, wanted: Mapping[int, HostName]) -> list[int]:
     return stay
 
 
-def _room_made(board: Board, guest: int, host: int, others: Set[int]) -> bool:
+def _room_made(board: Board, guest: int, host: int, others: AbstractSet[int]) -> bool:
     """Move a guest to this host, from which others move away first."""
     held = others - {guest}
     board.moved |= held  # none of them has moved, or it would not be among the others

@@ -177,8 +177,11 @@ class Probe:
                 )
                 listener.close()
                 try:
-                    async with _talking(path, stderr) as monitor:
+                    monitor = await _talking(path, stderr, process)
+                    try:
                         yield monitor
+                    finally:
+                        await monitor.close()
                 finally:
                     with contextlib.suppress(ProcessLookupError):
                         process.kill()
@@ -227,22 +230,28 @@ def _words(directory: str) -> IO[bytes]:
     return Path(directory, "stderr").open("w+b")
 
 
-@contextlib.asynccontextmanager
-async def _talking(path: str, stderr: IO[bytes]) -> AsyncIterator[Monitor]:
+async def _talking(path: str, stderr: IO[bytes], process: asyncio.subprocess.Process) -> Monitor:
     try:
         # No pid: the socket was bound by us, and the kernel names whoever bound it.
-        monitor = await Monitor.connect(path, greeting_timeout=START_LIMIT)
+        return await Monitor.connect(path, greeting_timeout=START_LIMIT)
     except MonitorError as error:
+        ending = await _ending(process)
         stderr.seek(0)
         raise LaunchError(
             "QEMU did not start a bare machine to compare with",
             remedy="see the reason below; `limosa show` needs the guest's own QEMU program",
-            detail=stderr.read().decode(errors="replace"),
+            detail=stderr.read().decode(errors="replace").strip() or ending or error.what,
         ) from error
+
+
+async def _ending(process: asyncio.subprocess.Process) -> str:
+    """How a QEMU that hung up has ended; empty where it has not."""
     try:
-        yield monitor
-    finally:
-        await monitor.close()
+        async with asyncio.timeout(1):
+            status = await process.wait()
+    except TimeoutError:
+        return ""
+    return f"it ended with {f'signal {-status}' if status < 0 else f'status {status}'}"
 
 
 async def get_all(monitor: Monitor, path: str, names: Iterable[str]) -> dict[str, Value]:
