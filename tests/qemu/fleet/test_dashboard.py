@@ -79,6 +79,6 @@ def drained(tab: Tab, api: Api, token: str) -> None:
     tab.click(f"a[href='/moves/{first['move']}']")
     status = same_move(tab, api, first["move"])["status"]
     assert status["measured"]["blackout_ms"] == first["blackout_ms"] > 0
-    assert ("approve", WHY) in [line[1:] for line in same_audit(tab, api, operation)]
+    assert ("begin", WHY) in [line[1:] for line in same_audit(tab, api, operation)]
     tab.go("/hosts/a")
     same_host(tab, api, "a")
