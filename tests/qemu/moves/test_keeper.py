@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,11 @@ async def arrived(lab: Lab, guest: Starter) -> Host:
 
 def held_taps(pid: int) -> set[str]:
     """Taps that a process has open."""
-    told = [path.read_text() for path in Path(f"/proc/{pid}/fdinfo").iterdir()]
-    return {line.split()[1] for words in told for line in words.splitlines() if line.startswith("iff:")}
+    found = set()
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed while they were read
+            found |= {line.split()[1] for line in path.read_text().splitlines() if line.startswith("iff:")}
+    return found
 
 
 async def kill(host: Host) -> None:
