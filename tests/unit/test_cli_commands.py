@@ -56,6 +56,17 @@ class Recorded:
         self.answers: dict[tuple[str, str], tuple[int, Any]] = {}
         self.events: list[list[MoveStatus]] = []
         self.asked: list[tuple[str, str, bytes]] = []
+        self._news = threading.Condition()
+
+    def take(self, method: str, path: str, content: bytes) -> None:
+        with self._news:
+            self.asked.append((method, path, content))
+            self._news.notify_all()
+
+    def hears(self, wanted: str) -> bool:
+        """Whether it is asked this, soon: what is asked aside may come after the command's end."""
+        with self._news:
+            return self._news.wait_for(lambda: wanted in self.paths(), 20)
 
     def answer(self, method: str, path: str, value: Any, code: int = 200) -> None:
         self.answers[method, path] = (code, value)
@@ -92,7 +103,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self, method: str) -> None:
         content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.recorded.asked.append((method, self.path, content))
+        self.recorded.take(method, self.path, content)
         if self.path.endswith("/events"):
             self._stream()
             return
@@ -295,7 +306,7 @@ def test_ctrl_c_asks_for_an_abort_and_waits_for_its_answer(
     agent.events = [[RUNNING], [status(MoveState.ABORTING), status(MoveState.ABORTED)]]
     assert run(limosa, ["migrate", "web1", "--to", "b"]) == 30
     assert drawn == [MoveState.RUNNING, MoveState.ABORTING, MoveState.ABORTED]
-    assert "POST /v1/moves/m-0001/abort" in agent.paths()
+    assert agent.hears("POST /v1/moves/m-0001/abort")
 
 
 def test_a_second_ctrl_c_says_how_to_look_it_up(
