@@ -32,7 +32,7 @@ async def test_the_greeting_tells_version_and_package(qemu: Started, qemu_binary
 async def test_a_second_client_is_told_that_the_monitor_is_busy(qemu: Started) -> None:
     first = await qemu.monitor()
     path = str(qemu.directory / "qmp")
-    for _ in range(5):  # the listener's own queue fills up: told at once then
+    for _ in range(5):  # the listener's own queue fills up, and is emptied when the first client has left
         with pytest.raises(MonitorBusy, match="another program holds") as busy:
             await Monitor.connect(path, pid=qemu.pid, greeting_timeout=0.2)
         assert "-qmp unix:" in busy.value.remedy

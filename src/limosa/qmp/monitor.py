@@ -38,6 +38,9 @@ LONGEST_MESSAGE = 64 * 1024 * 1024
 
 SOCKET_PATH = 108
 
+_QUEUE_FULL = 0.02
+"""Seconds between two tries to get into a listener's queue."""
+
 SECOND_MONITOR = "give this QEMU a second monitor: -qmp unix:/run/NAME-limosa.qmp,server=on,wait=off"
 
 # What qemu.qmp logs (late replies, every lost stream) reaches callers as errors and events.
@@ -311,7 +314,7 @@ async def _greeted(client: _Client, address: Address, pid: int | None, timeout: 
             except BaseException:
                 sock.close()
                 raise
-    except (TimeoutError, BlockingIOError) as silence:
+    except TimeoutError as silence:
         raise MonitorBusy(f"no greeting from {where}: another program holds this monitor", remedy=SECOND_MONITOR) from (
             silence
         )
@@ -341,13 +344,15 @@ async def _shake_hands(client: _Client, sock: socket.socket) -> None:
 
 
 async def _open(address: Address) -> socket.socket:
-    """A connected, non-blocking stream socket.
-
-    Raises:
-        BlockingIOError: the listener's queue is full, which for a Unix socket is told at once (connect(2), EAGAIN).
-    """
+    """A connected, non-blocking stream socket."""
     if isinstance(address, str):
-        return _open_unix(address)
+        while True:
+            try:
+                return _open_unix(address)
+            except BlockingIOError:
+                # The listener's queue is full (connect(2), EAGAIN): of clients that wait, or of some that gave up and
+                # that a busy QEMU has yet to take out. Nothing announces that there is room in it.
+                await asyncio.sleep(_QUEUE_FULL)
     loop = asyncio.get_running_loop()
     family, kind, protocol, _, target = (await loop.getaddrinfo(*address, type=socket.SOCK_STREAM))[0]
     sock = socket.socket(family, kind, protocol)
