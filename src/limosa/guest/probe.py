@@ -211,7 +211,9 @@ def bare_argv(binary: str, board: Board, listener: int) -> tuple[str, ...]:
     """The bare machine's command line. It takes its monitor as an open listening socket: connecting needs no retry."""
     machine = ",".join((board.machine, f"accel={board.accel}", *(f"{k}={v}" for k, v in board.options)))
     paths = [word for path in board.firmware_paths for word in ("-L", path)]
-    chardev = f"socket,id=limosa,fd={listener},server=on,wait=off"
+    # It waits for us: QEMU crashes or hangs, once in some hundred starts, if a client comes while its monitor moves to
+    # a thread of its own (docs/qemu-notes.md).
+    chardev = f"socket,id=limosa,fd={listener},server=on,wait=on"
     return (
         *(binary, "-nodefaults", "-no-user-config", "-S", "-display", "none", *paths),
         *("-machine", machine, *(("-cpu", board.cpu) if board.cpu else ()), "-m", "64", "-smp", "1"),

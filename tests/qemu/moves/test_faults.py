@@ -54,11 +54,12 @@ async def benches() -> AsyncIterator[Benches]:
 )
 async def test_whatever_breaks_one_guest_runs_and_nothing_is_left(benches: Benches, cell: Cell) -> None:
     made = await benches.bench()
-    wrong: object = "it did not come to an end"
+    wrong: tuple[str, ...] = ("it did not come to an end",)
     try:
         result = await run_cell(made, cell)
-        wrong = result.wrong and result
+        wrong = result.wrong
     finally:
         if wrong:
             await benches.spoiled()
-    assert not wrong
+    if wrong:
+        pytest.fail("\n".join((*wrong, f"the guest: {result.outcome}; the move: {result.state}; {result.said}")))
