@@ -331,7 +331,7 @@ def test_a_bare_board_takes_its_monitor_as_an_open_socket() -> None:
     line = bare_argv("/usr/bin/qemu", board, 9)
     assert line[0] == "/usr/bin/qemu"
     assert line[line.index("-machine") + 1] == "q35,accel=tcg,usb=on"
-    assert "socket,id=limosa,fd=9,server=on,wait=off" in line
+    assert "socket,id=limosa,fd=9,server=on,wait=on" in line
     assert line[line.index("-L") + 1] == "/fw"
 
 
