@@ -103,7 +103,7 @@ class Qemus:
         """Return when the very process that was found earlier is gone; after `within` seconds it is killed."""
         with _process(guest) as pidfd:
             if pidfd is not None and not await dead(pidfd, within):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                _send_kill(pidfd)
                 await dead(pidfd, KILL_LIMIT)
 
     async def binaries(self, paths: Sequence[str]) -> list[Binary]:
@@ -138,9 +138,14 @@ class Qemus:
 
 
 def _kill(guest: FoundGuest) -> None:
-    with _process(guest) as pidfd, contextlib.suppress(ProcessLookupError):
+    with _process(guest) as pidfd:
         if pidfd is not None:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _send_kill(pidfd)
+
+
+def _send_kill(pidfd: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it ended meanwhile
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 @contextlib.contextmanager
