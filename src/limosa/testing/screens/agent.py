@@ -1,7 +1,6 @@
 """One host's pages as its agent serves them on a port of loopback, in a process of its own: full, and empty."""
 
 import asyncio
-import multiprocessing
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ import msgspec
 from limosa.errors import PeerError
 from limosa.testing.agent import Here, Script, guest, opened, peer
 from limosa.testing.moves import record
-from limosa.testing.screens.fleets import HOSTILE, told
+from limosa.testing.screens.fleets import HOSTILE, apart
 from limosa.units import GIB, MIB, Side
 from limosa.wire.doctor import Facts, Trouble, Weight
 from limosa.wire.guests import WebLink
@@ -91,17 +90,9 @@ def empty() -> Script:
 @contextmanager
 def agent_served(*, empty_handed: bool) -> Iterator[str]:
     """Serve an agent's pages until the block is left; what is yielded lets one browser in, once."""
-    here, there = multiprocessing.Pipe(duplex=False)
-    context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_run, args=(empty_handed, there), daemon=True)
-    process.start()
-    there.close()
-    try:
-        link: str = told(here)
+    link: str
+    with apart(_run, empty_handed) as link:
         yield link
-    finally:
-        process.terminate()
-        process.join()
 
 
 def _run(empty_handed: bool, pipe: Connection) -> None:

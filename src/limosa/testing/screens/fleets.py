@@ -4,7 +4,7 @@ import asyncio
 import logging
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
@@ -72,20 +72,26 @@ def served(fleet: Fleet) -> Iterator[Serving]:
     Raises:
         RuntimeError: its process ended, or did not become ready.
     """
+    serving: Serving
+    with apart(_run, fleet) as serving:
+        yield serving
+
+
+@contextmanager
+def apart(run: Callable[[Any, Connection], None], asked: object) -> Iterator[Any]:
+    """What `run` says through its pipe when it serves, in a process that ends with the block. Raises RuntimeError."""
     here, there = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_run, args=(fleet, there), daemon=True)
+    process = multiprocessing.get_context("spawn").Process(target=run, args=(asked, there), daemon=True)
     process.start()
     there.close()
     try:
-        serving: Serving = told(here)
-        yield serving
+        yield _told(here)
     finally:
         process.terminate()
         process.join()
 
 
-def told(pipe: Connection) -> Any:
-    """What a process says when it serves. Raises RuntimeError."""
+def _told(pipe: Connection) -> Any:
     if not pipe.poll(PATIENCE):
         raise RuntimeError("nothing is served yet")
     try:
